@@ -1,0 +1,1 @@
+"""Avatar and expression code to Gaussians."""

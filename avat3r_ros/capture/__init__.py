@@ -1,0 +1,1 @@
+"""Photos and frames to head crops: loading, frame selection, matting, cameras."""

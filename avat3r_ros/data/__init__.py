@@ -1,0 +1,1 @@
+"""Synthetic heads: training data with exact truth, and the synthetic operator."""

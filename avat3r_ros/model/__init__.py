@@ -1,0 +1,1 @@
+"""Reference views to an avatar: the Avat3r network and its base guess."""

@@ -1,0 +1,1 @@
+"""Head crops to position maps and feature maps, one back-end a file."""

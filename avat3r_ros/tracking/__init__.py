@@ -1,0 +1,1 @@
+"""Webcam image to FaceState: landmarks, expression codes, head pose, smoothing."""
