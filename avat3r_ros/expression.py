@@ -1,8 +1,8 @@
 """Expression code spaces: which number means which movement, in which order.
 
 A code never travels alone: its space's name and length go with it and are checked at every entry.
-`arkit_52` is Apple's list of 52 blendshape coefficients, each in [0, 1], 0 at rest. Left and right are
-the *subject's*. MediaPipe scores 51 of them; it has no `tongueOut`.
+`arkit_52` is Apple's list of 52 blendshape coefficients, each in [0, 1], 0 at rest. Left and right
+are the *subject's*. MediaPipe scores 51 of them; it has no `tongueOut`.
 """
 
 import difflib

@@ -10,14 +10,14 @@ Transforms are named `a_from_b` and chain by eye: `points_a = a_from_b @ points_
         /                               y down                      /
        z out of the face                                           x out of the face
 
-`head` and `face_<id>` share their origin, the sellion (deepest point of the nose bridge) of the mean
-head template. Metres everywhere. A camera in front of the face at distance d sees the head upright with
-`camera_from_head` = diag(1, -1, -1) and translation (0, 0, d).
+`head` and `face_<id>` share their origin, the sellion (deepest point of the nose bridge) of the
+mean head template. Metres everywhere. A camera in front of the face at distance d sees the head
+upright with `camera_from_head` = diag(1, -1, -1) and translation (0, 0, d).
 
-Pixel centres are at +0.5: the centre of the top-left pixel is (0.5, 0.5), and a Gaussian on the optical
-axis lands at (cx, cy). ROS `CameraInfo` and OpenCV calibration put centres at integers;
-`intrinsics_from_camera_info` and `camera_info_from_intrinsics` are the only places that add or remove
-the half pixel.
+Pixel centres are at +0.5: the centre of the top-left pixel is (0.5, 0.5), and a Gaussian on the
+optical axis lands at (cx, cy). ROS `CameraInfo` and OpenCV calibration put centres at integers;
+`intrinsics_from_camera_info` and `camera_info_from_intrinsics` are the only places that add or
+remove the half pixel.
 """
 
 import numpy as np
@@ -37,8 +37,8 @@ CAMERA_FROM_HEAD_AXES = np.diag([1.0, -1.0, -1.0])
 def quats_wxyz_from_matrices(rotations: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
     """Convert rotation matrices to unit quaternions with w >= 0.
 
-    The largest of the four components is taken from the diagonal and the others divided by it, so no
-    rotation is near a singularity (Shepperd, "Quaternion from rotation matrix", 1978).
+    The largest of the four components is taken from the diagonal and the others divided by it, so
+    no rotation is near a singularity (Shepperd, "Quaternion from rotation matrix", 1978).
     """
     m = rotations
     m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
@@ -214,7 +214,7 @@ def crop_and_resize_intrinsics(
     crop_size_px: float,
     output_size_px: int,
 ) -> Float[np.ndarray, "3 3"]:
-    """Intrinsics of a square crop resized to a square output. The only place where a crop changes K."""
+    """Intrinsics of a square crop resized to a square; only here does a crop change K."""
     scale = output_size_px / crop_size_px
     out = np.array(intrinsics, dtype=np.float64)
     out[0, 2] -= left_px

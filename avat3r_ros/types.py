@@ -62,7 +62,7 @@ class FaceState:
         gaze: Yaw and pitch of the mean eye direction in the head frame, radians; + is the subject's
             left and up.
         camera_from_head: Head pose in the OpenCV camera frame, metres.
-        landmarks_px: 478 MediaPipe landmarks in pixels of the image (centres at +0.5), empty if none.
+        landmarks_px: 478 MediaPipe landmarks in pixels (centres at +0.5), empty if no face.
         num_faces: Faces seen in the image; the largest one is reported.
     """
 
@@ -117,9 +117,9 @@ class ReferenceViews:
         masks: Soft matte of the head in [0, 1].
         cameras: One camera per view; each is relative to the head at that view's moment.
         codes: Expression code of each view, in `code_space`.
-        position_maps: Head-frame surface point of each pixel in that view's own expression, metres;
-            0 where the mask is 0.
-        confidence: In [0, 1]; how far the position and this view's claim to the surface can be trusted.
+        position_maps: Head-frame surface point of each pixel in that view's own expression,
+            metres; 0 where the mask is 0.
+        confidence: In [0, 1]; trust in the position times this view's claim to the surface.
         binding: Place of each pixel on the head template.
         identity: Head-template identity coefficients (standard deviations).
         code_space: A key of `expression.CODE_SPACES`.

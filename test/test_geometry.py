@@ -1,0 +1,128 @@
+"""Conventions of geometry.py, stated as numbers known by hand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from avat3r_ros import geometry
+
+
+def random_rotations(count: int, seed: int = 0) -> np.ndarray:
+    return Rotation.random(count, random_state=seed).as_matrix()
+
+
+def test_quaternions_agree_with_scipy_and_round_trip():
+    matrices = random_rotations(200)
+    quats = geometry.quats_wxyz_from_matrices(torch.tensor(matrices))
+    xyzw = Rotation.from_matrix(matrices).as_quat(canonical=True)
+    assert np.allclose(quats.numpy(), np.roll(xyzw, 1, axis=-1), atol=1e-12)
+    assert torch.allclose(geometry.matrices_from_quats_wxyz(quats), torch.tensor(matrices))
+    assert torch.allclose(geometry.matrices_from_quats_wxyz(-quats), torch.tensor(matrices))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_half_turns_have_no_singularity(axis):
+    vector = np.zeros(3)
+    vector[axis] = np.pi
+    matrix = torch.tensor(Rotation.from_rotvec(vector).as_matrix())
+    quat = geometry.quats_wxyz_from_matrices(matrix)
+    assert torch.allclose(geometry.matrices_from_quats_wxyz(quat), matrix, atol=1e-12)
+
+
+def test_quaternion_product_is_matrix_product():
+    a, b = (torch.tensor(random_rotations(20, seed)) for seed in (1, 2))
+    qa, qb = geometry.quats_wxyz_from_matrices(a), geometry.quats_wxyz_from_matrices(b)
+    product = geometry.matrices_from_quats_wxyz(geometry.multiply_quats_wxyz(qa, qb))
+    assert torch.allclose(product, a @ b, atol=1e-12)
+
+
+def test_quaternion_order_at_the_ros_edge():
+    quarter_turn_about_z_wxyz = np.array([np.cos(np.pi / 4), 0, 0, np.sin(np.pi / 4)])
+    xyzw = geometry.xyzw_from_wxyz(quarter_turn_about_z_wxyz)
+    assert np.allclose(Rotation.from_quat(xyzw).apply([1, 0, 0]), [0, 1, 0])
+    assert np.array_equal(geometry.wxyz_from_xyzw(xyzw), quarter_turn_about_z_wxyz)
+
+
+def test_pose_inverses():
+    pose = geometry.pose_matrix(random_rotations(1)[0], np.array([1.0, -2.0, 3.0]))
+    assert np.allclose(geometry.invert_pose(pose) @ pose, np.eye(4))
+    assert torch.allclose(
+        geometry.invert_poses(torch.tensor(pose)[None])[0], torch.tensor(geometry.invert_pose(pose))
+    )
+
+
+def test_face_frame_axes_follow_rep_155():
+    out_of_the_face, subject_left, scalp = (
+        np.array([0, 0, 1]),
+        np.array([1, 0, 0]),
+        np.array([0, 1, 0]),
+    )
+    rotation = geometry.FACE_FROM_HEAD[:3, :3]
+    assert np.array_equal(rotation @ out_of_the_face, [1, 0, 0])
+    assert np.array_equal(rotation @ subject_left, [0, 1, 0])
+    assert np.array_equal(rotation @ scalp, [0, 0, 1])
+    assert np.isclose(np.linalg.det(rotation), 1)
+
+
+def test_front_camera_sees_the_head_upright():
+    camera_from_head = geometry.look_at_head(0, 0, 0.6)
+    # The subject's left is at the viewer's right (x right), the scalp is up (y down).
+    subject_left = camera_from_head @ [0.05, 0, 0, 1]
+    scalp = camera_from_head @ [0, 0.1, 0, 1]
+    assert np.allclose(subject_left[:3], [0.05, 0, 0.6])
+    assert np.allclose(scalp[:3], [0, -0.1, 0.6])
+
+
+def test_orbit_signs_and_target():
+    left = geometry.invert_pose(geometry.look_at_head(0.5, 0, 0.6))[:3, 3]
+    above = geometry.invert_pose(geometry.look_at_head(0, 0.5, 0.6))[:3, 3]
+    assert left[0] > 0.2
+    assert np.isclose(left[1], 0)
+    assert above[1] > 0.2
+    target = np.array([0.01, -0.03, -0.08])
+    pose = geometry.look_at_head(-0.4, 0.3, 0.7, target)
+    assert np.allclose((pose @ [*target, 1])[:3], [0, 0, 0.7])
+    assert np.isclose(np.linalg.det(pose[:3, :3]), 1)
+
+
+@pytest.mark.parametrize(("pitch", "distance"), [(0, 0), (0, -1), (0, np.nan), (1.6, 1)])
+def test_orbit_refuses_impossible_cameras(pitch, distance):
+    with pytest.raises(ValueError, match="expected"):
+        geometry.look_at_head(0, pitch, distance)
+
+
+def test_projection_round_trip_and_optical_axis():
+    intrinsics = torch.tensor(geometry.intrinsics_matrix(500, 256, 240))
+    assert torch.allclose(
+        geometry.project_points(intrinsics, torch.tensor([[0.0, 0, 1.0]], dtype=torch.float64)),
+        torch.tensor([[256.0, 240.0]], dtype=torch.float64),
+    )
+    points = torch.rand(50, 3, dtype=torch.float64) + torch.tensor([-0.5, -0.5, 0.4])
+    pixels = geometry.project_points(intrinsics, points)
+    assert torch.allclose(geometry.unproject_pixels(intrinsics, pixels, points[:, 2]), points)
+
+
+def test_pixel_centers_are_at_half():
+    centers = geometry.pixel_centers(3, 2)
+    assert centers.shape == (2, 3, 2)
+    assert centers[0, 0].tolist() == [0.5, 0.5]
+    assert centers[1, 2].tolist() == [2.5, 1.5]
+
+
+def test_crop_keeps_rays():
+    """A point's pixel in the crop is its full-image pixel, shifted and scaled."""
+    full = geometry.intrinsics_matrix(900, 640, 360)
+    crop = geometry.crop_and_resize_intrinsics(full, 500, 200, 300, 150)
+    point = np.array([0.02, -0.03, 0.7])
+    in_full = (full @ point / point[2])[:2]
+    in_crop = (crop @ point / point[2])[:2]
+    assert np.allclose(in_crop, (in_full - [500, 200]) * 0.5)
+
+
+def test_half_pixel_of_camera_info():
+    k = np.array([[500, 0, 255.5], [0, 500, 239.5], [0, 0, 1.0]])
+    ours = geometry.intrinsics_from_camera_info(k)
+    assert ours[0, 2] == 256
+    assert ours[1, 2] == 240
+    assert np.array_equal(geometry.camera_info_from_intrinsics(ours), k)
