@@ -8,6 +8,7 @@ are the *subject's*. MediaPipe scores 51 of them; it has no `tongueOut`.
 import difflib
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ARKIT_52 = (
     "eyeBlinkLeft",
@@ -69,7 +70,7 @@ CODE_SPACES: dict[str, int] = {"arkit_52": 52, "ava256_256": 256}
 """Name -> length of every code space this package knows."""
 
 
-def validate_code(space: str, values: np.ndarray) -> np.ndarray:
+def validate_code(space: str, values: ArrayLike) -> np.ndarray:
     """Return `values` as a fresh float32 vector after checking it against its code space.
 
     Args:

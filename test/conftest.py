@@ -1,14 +1,20 @@
 """Shared test set-up: run-time shape checks of the package's annotations, and few threads."""
 
 import os
+import sys
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+from beartype import BeartypeConf, beartype  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
-# Every annotated shape of ours is checked in tests only, so live code and torch.compile pay nothing.
-_hook = install_import_hook("avat3r_ros", "beartype.beartype")
-_hook.__enter__()
+# Annotated shapes are checked in tests only: live code and torch.compile pay nothing. An int is
+# welcome where a float is asked for, as everywhere in Python.
+sys.modules["avat3r_typechecker"] = SimpleNamespace(
+    check=beartype(conf=BeartypeConf(is_pep484_tower=True))
+)
+install_import_hook("avat3r_ros", "avat3r_typechecker.check").__enter__()
 
 import torch  # noqa: E402
 

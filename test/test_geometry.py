@@ -66,7 +66,7 @@ def test_face_frame_axes_follow_rep_155():
 
 
 def test_front_camera_sees_the_head_upright():
-    camera_from_head = geometry.look_at_head(0, 0, 0.6)
+    camera_from_head = geometry.look_at_head(0.0, 0.0, 0.6)
     # The subject's left is at the viewer's right (x right), the scalp is up (y down).
     subject_left = camera_from_head @ [0.05, 0, 0, 1]
     scalp = camera_from_head @ [0, 0.1, 0, 1]
