@@ -1,0 +1,10 @@
+"""libavat3r_native, our C++ library of mesh and Gaussian rasterizers, called through ctypes.
+
+`src/avat3r_native.h` is its interface; loader.py finds it and build.py compiles it where it is
+missing.
+"""
+
+from avat3r_ros.native.loader import library
+from avat3r_ros.native.mesh import MeshFragments, rasterize_mesh
+
+__all__ = ["MeshFragments", "library", "rasterize_mesh"]
