@@ -1,0 +1,157 @@
+"""The `avat3r` command: arguments and examples. What a subcommand does is in `commands/`."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+
+from avat3r_ros import __version__
+
+EXAMPLES = {
+    "build": "avat3r build front.jpg left.jpg right.jpg up.jpg -o me.avat3r\n"
+    "  avat3r build --video turn_your_head.mp4 -o me.avat3r",
+    "track": "avat3r track driver.mp4 -o codes.jsonl",
+    "render": "avat3r render me.avat3r --codes codes.jsonl --camera orbit -o out.mp4\n"
+    "  avat3r render me.avat3r --expression jawOpen=0.6 --camera 20,5,0.6 -o out.png",
+    "telepresence": "avat3r telepresence --source synthetic\n"
+    "  avat3r telepresence --source /dev/video0 --avatar me.avat3r --stereo",
+    "export": "avat3r export me.avat3r --format ply -o me.ply",
+    "evaluate": "avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores",
+    "generate": "avat3r generate --seed 7 --count 16 -o heads.png",
+    "train": "avat3r train --preset tiny -o checkpoints/tiny --steps 20000",
+    "demo": "avat3r demo -o out/demo",
+    "doctor": "avat3r doctor",
+}
+
+
+def _command(subparsers: argparse._SubParsersAction, name: str, summary: str):
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Build the argument parser; `--help` of every subcommand ends with an example."""
+    parser = argparse.ArgumentParser(
+        prog="avat3r",
+        description="Four photos become an animatable 3D Gaussian head, rendered live.",
+        epilog="Every subcommand has --help with an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"avat3r {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show debug messages")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    _command(subparsers, "doctor", "Show what this machine has and how to get what it lacks.")
+
+    build = _command(subparsers, "build", "Build an avatar from 3 to 6 photos or a video.")
+    build.add_argument("photos", nargs="*", help="photos of one person, any order")
+    build.add_argument("--video", help="choose the views from this video instead")
+    build.add_argument("--views", type=int, default=4, help="views to choose from a video (3-6)")
+    build.add_argument("-o", "--output", required=True, help="where to write the .avat3r file")
+    build.add_argument("--preset", default="tiny", help="network preset (default: tiny)")
+    build.add_argument(
+        "--untrained", action="store_true", help="use the base guess without trained weights"
+    )
+    build.add_argument("--owner", default="", help="whose face this is, kept in the file")
+    build.add_argument("--consent", default="", help="what the owner agreed to, kept in the file")
+    build.add_argument("--report", help="also write a picture of the references and 8 directions")
+
+    track = _command(subparsers, "track", "Track the face in a video into expression codes.")
+    track.add_argument("video", help="video file")
+    track.add_argument("-o", "--output", required=True, help="where to write the codes (.jsonl)")
+    track.add_argument("--no-smoothing", action="store_true", help="raw tracker output")
+
+    render = _command(subparsers, "render", "Render an avatar to a picture or a video.")
+    render.add_argument("avatar", help=".avat3r file")
+    driver = render.add_mutually_exclusive_group()
+    driver.add_argument("--codes", help="code file from `avat3r track`")
+    driver.add_argument("--expression", help="comma-separated scores, e.g. jawOpen=0.6,eyeBlink=1")
+    render.add_argument(
+        "--camera",
+        default="0,0,0.6",
+        help="'orbit', or yaw,pitch in degrees and distance in metres (default: 0,0,0.6)",
+    )
+    render.add_argument("-o", "--output", required=True, help=".png or .mp4")
+    render.add_argument("--size", type=int, default=512, help="width and height in pixels")
+    render.add_argument("--fps", type=float, default=30.0, help="frame rate of a video")
+    render.add_argument("--background", default="black", help="black, white or r,g,b in [0, 1]")
+    render.add_argument("--backend", default="auto", choices=("auto", "gsplat", "cpu"))
+
+    telepresence = _command(
+        subparsers, "telepresence", "Run the ROS 2 graph without `ros2 launch`."
+    )
+    telepresence.add_argument(
+        "--source", default="synthetic", help="'synthetic', a camera (0, /dev/video0) or a video"
+    )
+    telepresence.add_argument("--avatar", default="", help=".avat3r file; built live if absent")
+    telepresence.add_argument("--size", type=int, default=512, help="render size in pixels")
+    telepresence.add_argument("--stereo", action="store_true", help="render two eyes")
+    telepresence.add_argument("--namespace", default="", help="ROS namespace of all nodes")
+    telepresence.add_argument("--params", help="ROS parameter file used instead of the shipped one")
+
+    export = _command(subparsers, "export", "Export an avatar's Gaussians for other viewers.")
+    export.add_argument("avatar", help=".avat3r file")
+    export.add_argument("--format", default="ply", choices=("ply",))
+    export.add_argument("--expression", help="comma-separated scores; neutral if absent")
+    export.add_argument("-o", "--output", required=True)
+
+    evaluate = _command(subparsers, "evaluate", "Score an avatar against photos it has not seen.")
+    evaluate.add_argument("--references", nargs="+", required=True, help="photos to build from")
+    evaluate.add_argument("--targets", nargs="+", required=True, help="photos to predict")
+    evaluate.add_argument("--preset", default="tiny")
+    evaluate.add_argument("--untrained", action="store_true")
+    evaluate.add_argument("-o", "--output", required=True, help="folder for scores and pictures")
+
+    generate = _command(subparsers, "generate", "Draw a contact sheet of synthetic heads.")
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--count", type=int, default=16)
+    generate.add_argument("--size", type=int, default=256, help="pixels per head")
+    generate.add_argument("-o", "--output", required=True, help=".png")
+
+    train = _command(subparsers, "train", "Train a preset on synthetic heads made on the fly.")
+    train.add_argument("--preset", default="tiny")
+    train.add_argument(
+        "-o", "--output", required=True, help="run folder (config, log, checkpoints)"
+    )
+    train.add_argument("--steps", type=int, default=20000)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
+
+    demo = _command(subparsers, "demo", "Run the whole chain on a synthetic operator over ROS 2.")
+    demo.add_argument("-o", "--output", default="out/demo", help="folder for the results")
+    demo.add_argument("--smoke", action="store_true", help="short run for continuous integration")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand and return its exit status.
+
+    User errors (bad file, no face, missing part) end in one line on standard error and status 1;
+    anything else is a bug and keeps its traceback.
+    """
+    # MediaPipe's C++ side logs through glog and ignores Python's logging.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    args = make_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    command = importlib.import_module(f"avat3r_ros.commands.{args.command}")
+    try:
+        return command.run(args)
+    except (ValueError, OSError, RuntimeError) as error:
+        if args.verbose:
+            raise
+        sys.stderr.write(f"avat3r {args.command}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

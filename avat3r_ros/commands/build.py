@@ -1,0 +1,95 @@
+"""`avat3r build`: photos or a video to an .avat3r file."""
+
+import argparse
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+from avat3r_ros.animation import Animator
+from avat3r_ros.avatar_file import save_avatar
+from avat3r_ros.capture.frame_selection import FrameSelector
+from avat3r_ros.capture.photos import load_photo
+from avat3r_ros.capture.video import iter_frames
+from avat3r_ros.commands._arguments import head_camera, output_path
+from avat3r_ros.pictures import contact_sheet, uint8_image, write_png
+from avat3r_ros.pipeline import BuildResult, build_avatar_from_images, build_avatar_from_photos
+from avat3r_ros.rendering import render_gaussians
+from avat3r_ros.tracking import FaceTracker
+
+REPORT_YAWS_DEG = (-60, -40, -20, 0, 20, 40, 60)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build, save and optionally picture an avatar."""
+    output = output_path(args.output, ".avat3r")
+    if bool(args.photos) == bool(args.video):
+        raise ValueError("expected either photos or --video, got both or neither")
+    metadata = {"owner": args.owner, "consent": args.consent}
+    with tqdm(total=100, unit="%", bar_format="{desc:<24}{percentage:3.0f}%|{bar}|") as bar:
+
+        def progress(stage: str, fraction: float) -> None:
+            bar.set_description_str(stage)
+            bar.update(round(100 * fraction) - bar.n)
+
+        options = {
+            "preset": args.preset,
+            "trained": not args.untrained,
+            "progress": progress,
+            "metadata": metadata,
+        }
+        if args.video:
+            images, faces = select_from_video(args.video, args.views)
+            result = build_avatar_from_images(images, faces=faces, **options)
+        else:
+            photos = [load_photo(path) for path in args.photos]
+            result = build_avatar_from_photos(photos, **options)
+    avatar = save_avatar(result.avatar, output)
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    if args.report:
+        write_png(picture(result), args.report)
+        print(f"report: {args.report}")
+    megabytes = output.stat().st_size / 1e6
+    print(f"{output}: {megabytes:.1f} MB, id {avatar.avatar_id[:12]}, {len(result.faces)} views")
+    return 0
+
+
+def select_from_video(path: str | pathlib.Path, num_views: int):
+    """Choose sharp, well spread frames of one person from a video.
+
+    Raises:
+        ValueError: The video ends before enough usable views were seen; says what was missing.
+    """
+    selector = FrameSelector(num_views=num_views)
+    with FaceTracker(smoothing=None) as tracker:
+        for time_s, image in tqdm(iter_frames(path), desc="choosing frames", unit=" frames"):
+            selector.offer(image, tracker.track(image, time_s))
+    selected = selector.selected()
+    if len(selected) < 3:
+        raise ValueError(
+            f"{path}: only {len(selected)} usable views of a face found, expected at least 3; "
+            "film the face while the head turns slowly left, right, up and down"
+        )
+    return [frame.image for frame in selected], [frame.face for frame in selected]
+
+
+def picture(result: BuildResult, size: int = 256) -> np.ndarray:
+    """Draw the references, their confidence, and the avatar from several directions."""
+    views = result.views
+    gaussians = Animator(result.avatar).animate(np.zeros(views.codes.shape[1], np.float32))
+    directions = [
+        uint8_image(
+            render_gaussians(gaussians, head_camera(np.radians(yaw), 0.0, 0.6, size)).rgb[0].numpy()
+        )
+        for yaw in REPORT_YAWS_DEG
+    ]
+    confidence = [uint8_image(np.repeat(view.numpy(), 3, axis=0)) for view in views.confidence]
+    return contact_sheet(
+        [
+            ("references", [uint8_image(image.numpy()) for image in views.images]),
+            ("confidence", confidence),
+            (f"neutral avatar from yaw {REPORT_YAWS_DEG} degrees", directions),
+        ],
+        size,
+    )

@@ -1,0 +1,213 @@
+"""The order of the stages: photos -> faces -> cameras and crops -> position maps -> avatar.
+
+    images ─tracking─► FaceStates ─capture─► HeadCrops ─priors─► ReferenceViews ─model─► Avatar
+
+Stages know nothing of each other; this file joins them, for the command line and the nodes alike.
+"""
+
+import datetime
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.matting import Matting
+from avat3r_ros.capture.photos import Photo
+from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
+from avat3r_ros.model import build_avatar, load_network
+from avat3r_ros.priors.template import position_maps
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.tracking import FaceTracker
+from avat3r_ros.types import Avatar, FaceState, ReferenceViews
+
+logger = logging.getLogger(__name__)
+
+MIN_VIEWS, MAX_VIEWS = 3, 6
+"""The network was trained with 4 views and accepts 3 to 6."""
+
+FRONTAL_SPREAD_RAD = np.radians(12.0)
+"""Below this spread of yaw the sides of the head are mostly guessed."""
+
+MAX_RESIDUAL_FRACTION = 0.03
+"""Landmark residual of a photo, relative to its face height, above which its fit is doubtful."""
+
+Progress = Callable[[str, float], None]
+
+
+class BuildCancelledError(RuntimeError):
+    """The caller's `cancelled` callback asked to stop."""
+
+
+class BuildError(ValueError):
+    """The images cannot become an avatar; the message names the image and the remedy."""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """An avatar with everything that explains it.
+
+    Attributes:
+        avatar: Ready for animation.
+        views: Crops, cameras, position maps and confidence it was made of.
+        fit: The head template fitted to all photos.
+        faces: What the tracker saw in each image.
+        warnings: One sentence each, with a remedy.
+    """
+
+    avatar: Avatar
+    views: ReferenceViews
+    fit: TemplateFit
+    faces: list[FaceState]
+    warnings: list[str] = field(default_factory=list)
+
+
+def detect_faces(images: Sequence[np.ndarray], names: Sequence[str]) -> list[FaceState]:
+    """Track one face in each still image.
+
+    Args:
+        images: RGB uint8 (H, W, 3), sizes may differ.
+        names: How to call each image in an error.
+
+    Raises:
+        BuildError: An image shows no face or several faces.
+    """
+    faces = []
+    with FaceTracker(smoothing=None, running_mode="image") as tracker:
+        for image, name in zip(images, names, strict=True):
+            face = tracker.track(np.ascontiguousarray(image), 0.0)
+            if not face.detected:
+                raise BuildError(
+                    f"{name}: no face found; use a sharp, well lit photo with the whole face"
+                )
+            if face.num_faces > 1:
+                raise BuildError(
+                    f"{name}: {face.num_faces} faces found; crop it so that one person remains"
+                )
+            faces.append(face)
+    return faces
+
+
+def build_avatar_from_images(
+    images: Sequence[np.ndarray],
+    *,
+    names: Sequence[str] | None = None,
+    faces: Sequence[FaceState] | None = None,
+    focals_px: Sequence[float | None] | None = None,
+    preset: str = "tiny",
+    trained: bool = True,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    metadata: dict | None = None,
+) -> BuildResult:
+    """Build an avatar from 3 to 6 photos of one person.
+
+    Args:
+        images: RGB uint8 (H, W, 3); sizes and expressions may differ.
+        names: How to call each image in messages; "photo 1" and so on if None.
+        faces: Tracker results for the images, if the caller has them; found here otherwise.
+        focals_px: Focal length of each image in pixels, None where unknown.
+        preset: Network preset (`model.preset`).
+        trained: Use the preset's shipped weights; False builds on the untrained base guess.
+        progress: Called with a stage name and the fraction done in [0, 1].
+        cancelled: Polled between stages.
+        metadata: Owner, consent and other JSON data to keep in the avatar.
+
+    Raises:
+        BuildError: Too few or too many images, or one that shows no usable face.
+        BuildCancelledError: `cancelled` returned True.
+    """
+    names = list(names) if names is not None else [f"photo {i + 1}" for i in range(len(images))]
+    if not MIN_VIEWS <= len(images) <= MAX_VIEWS:
+        raise BuildError(
+            f"expected {MIN_VIEWS} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
+            f"right and one from above or below), got {len(images)}"
+        )
+
+    def step(stage: str, fraction: float) -> None:
+        if cancelled is not None and cancelled():
+            raise BuildCancelledError(f"build cancelled before {stage}")
+        if progress is not None:
+            progress(stage, fraction)
+
+    step("detecting faces", 0.0)
+    if faces is None:
+        faces = detect_faces(images, names)
+    for face, name in zip(faces, names, strict=True):
+        if not face.detected or face.num_faces > 1:
+            raise BuildError(f"{name}: expected exactly one face, got {face.num_faces}")
+
+    step("cutting out the head", 0.15)
+    with Matting() as matting:
+        mattes = [
+            matting.matte(image, _face_box(face)) for image, face in zip(images, faces, strict=True)
+        ]
+
+    step("fitting the head template", 0.45)
+    focals = focals_px if focals_px is not None else [None] * len(images)
+    template = HeadTemplate.load()
+    observations = [
+        FaceObservation(face=face, width=image.shape[1], height=image.shape[0], focal_px=focal)
+        for face, image, focal in zip(faces, images, focals, strict=True)
+    ]
+    fit = fit_template(observations, template)
+
+    step("mapping positions", 0.6)
+    network = load_network(preset, trained=trained)
+    crops = crop_heads(list(images), mattes, fit, template, network.config.image_size)
+    views = position_maps(crops, template)
+
+    step("building the avatar", 0.75)
+    warnings = _warnings(fit, faces, names)
+    avatar = build_avatar(
+        views,
+        network,
+        metadata={
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "warnings": warnings,
+            **(metadata or {}),
+        },
+    )
+    step("done", 1.0)
+    return BuildResult(avatar=avatar, views=views, fit=fit, faces=list(faces), warnings=warnings)
+
+
+def build_avatar_from_photos(photos: Sequence[Photo], **kwargs: object) -> BuildResult:
+    """Build an avatar from loaded photos, with the focal length of each where its file has it."""
+    return build_avatar_from_images(
+        [photo.image for photo in photos],
+        names=[photo.path.name for photo in photos],
+        focals_px=[photo.focal_px for photo in photos],
+        **kwargs,
+    )
+
+
+def _face_box(face: FaceState) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of the landmarks in pixels."""
+    low, high = face.landmarks_px.min(0), face.landmarks_px.max(0)
+    return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
+
+def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]) -> list[str]:
+    warnings = []
+    back = np.asarray(fit.camera_from_head)[:, :3, :3].transpose(0, 2, 1) @ np.array([0, 0, -1.0])
+    yaw = np.arctan2(back[:, 0], back[:, 2])
+    if np.ptp(yaw) < FRONTAL_SPREAD_RAD:
+        warnings.append(
+            f"all photos are within {np.degrees(np.ptp(yaw)):.0f} degrees of yaw: the sides are "
+            "guessed; add photos with the head turned left and right"
+        )
+    for face, name, residual in zip(faces, names, np.asarray(fit.residual_px), strict=True):
+        height = float(np.ptp(face.landmarks_px[:, 1]))
+        if residual > MAX_RESIDUAL_FRACTION * height:
+            warnings.append(
+                f"{name}: landmarks miss the fitted head by {residual:.1f} px "
+                f"({residual / height:.0%} of the face); same person, unmirrored, sharp?"
+            )
+        blink = max(face.code[0], face.code[7])
+        if blink > 0.6:
+            warnings.append(f"{name}: eyes are closed; a photo with open eyes gives better eyes")
+    for warning in warnings:
+        logger.warning(warning)
+    return warnings
