@@ -10,7 +10,7 @@ from avat3r_ros.expression import arkit_code
 from avat3r_ros.types import Camera
 
 HEAD_CENTER = np.array([0.0, -0.02, -0.06])
-"""Point that orbit cameras look at: the middle of the head, a little below and behind the sellion."""
+"""Point that orbit cameras look at: mid-head, a little below and behind the sellion."""
 
 VERTICAL_FIELD_OF_VIEW_RAD = 0.50
 """Of rendered pictures; shows head and neck at the default distance of 0.6 m. Ours."""

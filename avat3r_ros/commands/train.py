@@ -1,0 +1,13 @@
+"""`avat3r train`: a preset on synthetic heads made on the fly."""
+
+import argparse
+
+from avat3r_ros.training.trainer import TrainingConfig, train
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train or resume; the run folder holds config, log and checkpoints."""
+    config = TrainingConfig(preset=args.preset, steps=args.steps, seed=args.seed)
+    checkpoint = train(config, args.output, resume=args.resume)
+    print(f"{checkpoint}: trained to step {args.steps}")
+    return 0
