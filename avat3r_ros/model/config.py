@@ -1,0 +1,268 @@
+"""Sizes and switches of the network: one frozen dataclass and its presets by name.
+
+`paper` follows the publication where it is known (arXiv 2502.20220) and the nearest published
+relative (GRM, arXiv 2403.14621) where it is not; `small` and `tiny` are the same code with other
+sizes, and `debug` is for tests. A variant is `dataclasses.replace(preset("tiny"), ...)`, not a new
+flag.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_type_hints
+
+from avat3r_ros.expression import CODE_SPACES
+
+MotionPrior = Literal["template", "none"]
+Upsampler = Literal["grm", "linear"]
+Layout = Literal["sequential", "interleaved"]
+
+MIN_VIEWS, MAX_VIEWS = 3, 6
+"""Reference views the network accepts; it is trained with 4."""
+
+
+@dataclass(frozen=True)
+class Avat3rConfig:
+    """Configuration of `Avat3r`; saved as JSON beside weights and inside avatars.
+
+    Attributes:
+        name: Preset this started from; free text.
+        image_size: Side of the square reference crops, pixels. More: finer and quadratically more
+            Gaussians. 512 in the paper.
+        patch_size: Side of the square of pixels that becomes one token; a power of two. Larger:
+            fewer tokens, faster and coarser. Not published; 16 as in GRM.
+        width: Channels of a token (D). Not published; 768 as in GRM.
+        num_heads: Attention heads; divides `width`.
+        self_attention_layers: Blocks over the tokens of all views (paper: 8).
+        cross_attention_layers: Blocks in which tokens attend to the expression (paper: 8).
+        layout: "sequential" runs all self-attention first, so all of it is cached; "interleaved"
+            alternates, and only the first self-attention block is cached. The paper allows both.
+        expression_tokens: Tokens the expression code becomes (paper: 4).
+        expression_hidden: Width of the expression MLP's two hidden layers.
+        code_space: Key of `expression.CODE_SPACES`; its length is the code's length.
+        upsampler: "grm" doubles the token grid per level with windowed attention, as in GRM;
+            "linear" is one linear map from a token to its patch, many times cheaper.
+        upsampler_window: Tokens per attention window of "grm"; more: wider context, slower.
+        upsampler_min_width: Width below which "grm" stops halving (64 in GRM's code).
+        motion_prior: "template" moves the base guess with the head template's rig; "none" is the
+            paper's motionless coloured position cloud.
+        condition_on_reference_codes: Tell the network each reference's own code (ours; the paper
+            gives it the target code only).
+        expression_basis: Per-pixel bilinear components driven by (code - the reference's code); 0
+            switches them off. Ours; needs `condition_on_reference_codes`.
+        use_position_maps: Give position maps and confidence to the network as input.
+        use_features: Concatenate a feature map of `feature_channels` to the tokens.
+        feature_channels: Channels of that feature map (Sapiens-2B: 1920, 1B: 1536, 0.3B: 1024).
+        position_skip: Predict offsets from the position map; False predicts offsets from the point
+            of each pixel's ray that is nearest to the head's origin.
+        color_skip: Predict changes of the pixel's colour; False predicts changes of mid-grey.
+        confidence_threshold: Pixels become Gaussians above this confidence (tau; 0.5 in the paper).
+    """
+
+    name: str = "custom"
+    image_size: int = 512
+    patch_size: int = 16
+    width: int = 768
+    num_heads: int = 12
+    self_attention_layers: int = 8
+    cross_attention_layers: int = 8
+    layout: Layout = "sequential"
+    expression_tokens: int = 4
+    expression_hidden: int = 256
+    code_space: str = "arkit_52"
+    upsampler: Upsampler = "grm"
+    upsampler_window: int = 4096
+    upsampler_min_width: int = 64
+    motion_prior: MotionPrior = "template"
+    condition_on_reference_codes: bool = True
+    expression_basis: int = 0
+    use_position_maps: bool = True
+    use_features: bool = False
+    feature_channels: int = 0
+    position_skip: bool = True
+    color_skip: bool = True
+    confidence_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field_name in (
+            "image_size", "patch_size", "width", "num_heads", "expression_tokens",
+            "expression_hidden", "upsampler_window", "upsampler_min_width",
+        ):  # fmt: skip
+            if getattr(self, field_name) < 1:
+                raise ValueError(f"expected {field_name} >= 1, got {getattr(self, field_name)}")
+        for field_name in (
+            "self_attention_layers", "cross_attention_layers", "expression_basis",
+            "feature_channels",
+        ):  # fmt: skip
+            if getattr(self, field_name) < 0:
+                raise ValueError(f"expected {field_name} >= 0, got {getattr(self, field_name)}")
+        for field_name, choices in (
+            ("layout", get_args(Layout)),
+            ("upsampler", get_args(Upsampler)),
+            ("motion_prior", get_args(MotionPrior)),
+            ("code_space", tuple(CODE_SPACES)),
+        ):
+            if getattr(self, field_name) not in choices:
+                raise ValueError(_unknown(field_name, getattr(self, field_name), choices))
+        if self.patch_size & (self.patch_size - 1):
+            raise ValueError(f"expected a power of two as patch_size, got {self.patch_size}")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"expected image_size to be a multiple of patch_size {self.patch_size}, got "
+                f"{self.image_size}"
+            )
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"expected num_heads to divide width {self.width}, got {self.num_heads}"
+            )
+        if self.layout == "interleaved" and (
+            self.self_attention_layers != self.cross_attention_layers
+        ):
+            raise ValueError(
+                "interleaved layout needs as many self- as cross-attention layers, got "
+                f"{self.self_attention_layers} and {self.cross_attention_layers}"
+            )
+        if not 0 <= self.confidence_threshold < 1:
+            raise ValueError(
+                f"expected confidence_threshold in [0, 1), got {self.confidence_threshold}"
+            )
+        if self.use_features != (self.feature_channels > 0):
+            raise ValueError(
+                f"use_features={self.use_features} does not fit feature_channels="
+                f"{self.feature_channels}: features need a positive number of channels, and none 0"
+            )
+        if self.expression_basis and not self.condition_on_reference_codes:
+            raise ValueError(
+                "expression_basis is driven by (code - reference code) and needs "
+                "condition_on_reference_codes=True"
+            )
+        if self.motion_prior == "template":
+            if not self.position_skip:
+                raise ValueError("motion_prior='template' moves the position maps: it needs "
+                                 "position_skip=True")  # fmt: skip
+            if self.code_space != "arkit_52":
+                raise ValueError(
+                    "motion_prior='template' needs the rig's code space 'arkit_52', got "
+                    f"{self.code_space!r}"
+                )
+
+    @property
+    def code_length(self) -> int:
+        """Numbers in an expression code."""
+        return CODE_SPACES[self.code_space]
+
+    @property
+    def grid_size(self) -> int:
+        """Tokens along one side of a view."""
+        return self.image_size // self.patch_size
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_json` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Avat3rConfig":
+        """Build a configuration from JSON data, strictly.
+
+        Raises:
+            ValueError: A field is unknown, missing or of the wrong type, or values do not fit.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"expected a configuration object, got {type(data).__name__}")
+        hints = get_type_hints(cls)
+        for key in data:
+            if key not in hints:
+                raise ValueError(_unknown("configuration field", key, tuple(hints)))
+        missing = sorted(set(hints) - set(data))
+        if missing:
+            raise ValueError(f"configuration lacks the fields {missing}")
+        values = dict(data)
+        for key, hint in hints.items():
+            expected = hint if hint in (int, float, bool, str) else str
+            if expected is float and type(values[key]) is int:
+                values[key] = float(values[key])
+            if type(values[key]) is not expected:
+                raise ValueError(f"expected {expected.__name__} for {key}, got {values[key]!r}")
+        return cls(**values)
+
+
+def tiny() -> Avat3rConfig:
+    """Whole path on a CPU at interactive rates; 256x256 references."""
+    return Avat3rConfig(
+        name="tiny",
+        image_size=256,
+        patch_size=16,
+        width=192,
+        num_heads=6,
+        self_attention_layers=4,
+        cross_attention_layers=2,
+        expression_hidden=128,
+        upsampler="linear",
+        expression_basis=8,
+    )
+
+
+def small() -> Avat3rConfig:
+    """One consumer GPU: the paper's shape at 256x256 and half the width."""
+    return Avat3rConfig(
+        name="small",
+        image_size=256,
+        patch_size=8,
+        width=384,
+        num_heads=6,
+        upsampler="grm",
+        upsampler_window=1024,
+        expression_basis=8,
+    )
+
+
+def paper() -> Avat3rConfig:
+    """As published, with GRM's numbers where the paper is silent; no template, no reference codes.
+
+    The code space is that of Ava-256's published expression codes. Features are a choice of their
+    own: `replace(paper(), use_features=True, feature_channels=1920)` for Sapiens-2B.
+    """
+    return Avat3rConfig(
+        name="paper",
+        code_space="ava256_256",
+        motion_prior="none",
+        condition_on_reference_codes=False,
+    )
+
+
+def debug() -> Avat3rConfig:
+    """Everything switched on at toy sizes: runs in milliseconds, in tests."""
+    return Avat3rConfig(
+        name="debug",
+        image_size=32,
+        patch_size=8,
+        width=32,
+        num_heads=2,
+        self_attention_layers=1,
+        cross_attention_layers=1,
+        expression_hidden=16,
+        upsampler="linear",
+        upsampler_window=64,
+        upsampler_min_width=16,
+        expression_basis=3,
+    )
+
+
+PRESETS = {"tiny": tiny, "small": small, "paper": paper, "debug": debug}
+
+
+def preset(name: str) -> Avat3rConfig:
+    """Return a preset by name.
+
+    Raises:
+        ValueError: No such preset; the message names the closest.
+    """
+    if name not in PRESETS:
+        raise ValueError(_unknown("preset", name, tuple(PRESETS)))
+    return PRESETS[name]()
+
+
+def _unknown(what: str, got: object, choices: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(got), choices, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {got!r}, expected one of {sorted(choices)}{hint}"

@@ -1,0 +1,418 @@
+"""Avat3r: reference views and an expression code to 3D Gaussians.
+
+    images, position maps, rays ─► patch tokens ─► self-attention over all views' tokens ─┐ encode,
+                     pixels with confidence > tau ─► base guess ──────────────────────────┤ once per
+                                                     tokens ─► bilinear basis ────────────┘ person
+    ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─  Prefix  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
+    code ─► expression tokens ─► cross-attention of the tokens ─► upsampler ─► changes ─┐ decode,
+    code ─► rig ─► moved base guess ────────────────────────────────────────────────────┼ per frame
+    code - reference's code ─► coefficients x bilinear basis ───────────────────────────┘
+                                                                          └─► Gaussians
+
+Everything the network says is a change to the base guess, and its last layers start at zero: an
+untrained network returns the base guess, bit for bit.
+
+Letters: B people, V views, T kept tokens, P kept pixels, N Gaussians, S expression tokens, D width,
+E code length, K basis components.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.config import MAX_VIEWS, MIN_VIEWS, Avat3rConfig
+from avat3r_ros.model.inputs import INPUT_CHANNELS, input_maps
+from avat3r_ros.model.layers import (
+    CrossAttentionBlock,
+    ExpressionEncoder,
+    SelfAttentionBlock,
+    grid_features,
+)
+from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, compose_quats_wxyz
+from avat3r_ros.model.upsampler import ATTRIBUTES, GrmUpsampler, PatchDecoder
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Gaussians, ReferenceViews
+
+POSITION_UNIT_M = 0.01
+"""One unit of raw position output; makes all raw outputs of order one."""
+
+MAX_LOG_SCALE_CHANGE = 2.0
+
+BASIS_ATTRIBUTES = {"position": 3, "color": 3}
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Everything about one person that does not depend on the target expression.
+
+    Attributes:
+        base: Base guess.
+        motion: Its rig; None without a motion prior.
+        num_views: V; the first V rows of `base.codes` are the references' codes.
+        tokens: Activations before the first cross-attention, of the tokens that are still needed;
+            None for the base guess alone.
+        token_views: View of each token.
+        slots: Where the decoder finds each kept pixel.
+        basis: Per-pixel bilinear components of position and colour, raw units; None if off.
+    """
+
+    base: BaseGuess
+    motion: RigMotion | None
+    num_views: int
+    tokens: Float[Tensor, "t d"] | None = None
+    token_views: Int[Tensor, "t"] | None = None
+    slots: Int[Tensor, "p"] | None = None
+    basis: Float[Tensor, "p 6 k"] | None = None
+
+    def base_gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:
+        """Return the base guess in an expression, without the network."""
+        return self.base.gaussians if self.motion is None else self.motion.gaussians(code)
+
+
+class Avat3r(nn.Module):
+    """The network.
+
+    Args:
+        config: Sizes and switches; never changed.
+        template: Head template for `motion_prior="template"`; the shipped one if None.
+    """
+
+    def __init__(self, config: Avat3rConfig, template: HeadTemplate | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.template = template
+        if template is None and config.motion_prior == "template":
+            self.template = HeadTemplate.load()
+        c, width = config, config.width
+        self.patch_embedding = nn.Conv2d(INPUT_CHANNELS, width, c.patch_size, c.patch_size)
+        if c.use_features:
+            self.feature_fusion = nn.Linear(width + c.feature_channels, width)
+        self.position_embedding = nn.Parameter(torch.empty(1, c.grid_size**2, width))
+        nn.init.trunc_normal_(self.position_embedding, std=0.02)
+        if c.condition_on_reference_codes:
+            self.reference_embedding = nn.Linear(c.code_length, width)
+        self.self_attention = nn.ModuleList(
+            SelfAttentionBlock(width, c.num_heads) for _ in range(c.self_attention_layers)
+        )
+        code_inputs = c.code_length * (2 if c.condition_on_reference_codes else 1)
+        self.expression_encoder = ExpressionEncoder(
+            code_inputs, c.expression_hidden, c.expression_tokens, width
+        )
+        self.cross_attention = nn.ModuleList(
+            CrossAttentionBlock(width, c.num_heads) for _ in range(c.cross_attention_layers)
+        )
+        self.upsampler: PatchDecoder | GrmUpsampler
+        if c.upsampler == "linear":
+            self.upsampler = PatchDecoder(width, c.patch_size, ATTRIBUTES)
+        else:
+            self.upsampler = GrmUpsampler(
+                width, c.num_heads, c.patch_size, c.upsampler_window, c.upsampler_min_width,
+                ATTRIBUTES,
+            )  # fmt: skip
+        if c.expression_basis:
+            self.basis_coefficients = nn.Linear(c.code_length, c.expression_basis, bias=False)
+            self.basis_decoder = PatchDecoder(
+                width,
+                c.patch_size,
+                {name: n * c.expression_basis for name, n in BASIS_ATTRIBUTES.items()},
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return self.position_embedding.device
+
+    def output_layers(self) -> list[nn.Linear]:
+        """Return the layers that start at zero; while they are, the output is the base guess."""
+        heads = list(self.upsampler.heads.values())
+        if self.config.expression_basis:
+            heads += list(self.basis_decoder.heads.values())
+        return heads
+
+    def is_untrained(self) -> bool:
+        """Whether the network still returns exactly the base guess."""
+        return not any(bool(p.any()) for layer in self.output_layers() for p in layer.parameters())
+
+    # ── once per person ──────────────────────────────────────────────────────────────────────
+
+    def encode(
+        self,
+        views: ReferenceViews,
+        features: Float[Tensor, "v c fh fw"] | None = None,
+        base: BaseGuess | None = None,
+    ) -> Prefix:
+        """Compute everything that does not depend on the expression.
+
+        Args:
+            views: 3 to 6 references of the configured size.
+            features: Feature maps, if the configuration uses them.
+            base: The views' base guess, if the caller has it; training builds it once per person.
+
+        Raises:
+            ValueError: Number of views, size, code space or features do not fit the configuration.
+        """
+        return self.encode_many(
+            [views],
+            None if features is None else [features],
+            None if base is None else [base],
+        )[0]
+
+    def encode_many(
+        self,
+        views: Sequence[ReferenceViews],
+        features: Sequence[Float[Tensor, "v c fh fw"]] | None = None,
+        bases: Sequence[BaseGuess] | None = None,
+    ) -> list[Prefix]:
+        """Encode B people with the same number of views in one pass; see `encode`."""
+        for one in views:
+            self._check(one)
+        if len({len(one.images) for one in views}) != 1:
+            raise ValueError("expected the same number of views for all people of a batch")
+        if self.config.use_features != (features is not None):
+            raise ValueError(
+                f"the configuration has use_features={self.config.use_features}, got "
+                f"{'no ' if features is None else ''}feature maps"
+            )
+        if bases is None:
+            bases = [build_base_guess(one, self.config, self.template) for one in views]
+        tokens = torch.stack(
+            [
+                self._tokens(one, None if features is None else features[i])
+                for i, one in enumerate(views)
+            ]
+        )  # (B, V*L, D)
+        cached = 1 if self.config.layout == "interleaved" else len(self.self_attention)
+        for block in self.self_attention[:cached]:
+            tokens = block(tokens)
+        return [
+            self.prefix_from_tokens(all_tokens, base.to(self.device), one.identity)
+            for all_tokens, base, one in zip(tokens, bases, views, strict=True)
+        ]
+
+    def prefix_from_tokens(
+        self, tokens: Float[Tensor, "t d"], base: BaseGuess, identity: Float[Tensor, "k"]
+    ) -> Prefix:
+        """Finish a prefix from the tokens of all views: what an avatar file stores.
+
+        Args:
+            tokens: Activations before the first cross-attention, all V * grid_size^2 of them.
+            base: Base guess on this network's device.
+            identity: Identity coefficients of the head template.
+        """
+        c = self.config
+        num_views = len(tokens) // c.grid_size**2
+        token_views = torch.arange(num_views, device=tokens.device).repeat_interleave(
+            c.grid_size**2
+        )
+        pixels = base.pixel_indices
+        # A linear decoder needs only tokens with a kept pixel; windows of "grm" need all of them.
+        needed, slots = _kept_tokens(pixels, c.image_size, c.patch_size)
+        basis = None
+        if c.expression_basis:
+            basis = self.basis_decoder(tokens[None, needed], slots)[0]
+            basis = basis.unflatten(-1, (6, c.expression_basis))
+        if c.upsampler == "linear":
+            tokens, token_views = tokens[needed], token_views[needed]
+        else:
+            slots = pixels
+        return Prefix(
+            base=base,
+            motion=make_motion(base, identity, self.template, c),
+            num_views=num_views,
+            tokens=tokens,
+            token_views=token_views,
+            slots=slots,
+            basis=basis,
+        )
+
+    # ── per frame ────────────────────────────────────────────────────────────────────────────
+
+    def decode(self, prefix: Prefix, code: Float[Tensor, "e"]) -> Gaussians:
+        """Return a person's Gaussians in an expression, in the head frame."""
+        return self.decode_many(prefix, code[None])[0]
+
+    def decode_many(self, prefix: Prefix, codes: Float[Tensor, "c e"]) -> list[Gaussians]:
+        """Decode several codes of one person in one pass."""
+        codes = codes.to(self.device)
+        changes = self._changes(prefix, codes)
+        if prefix.basis is not None:
+            moved = self._basis_changes(prefix, codes)
+            position, rest = changes.split([3, sum(ATTRIBUTES.values()) - 3], -1)
+            shape, color, opacity = rest.split([7, 3, 1], -1)
+            changes = torch.cat([position + moved[..., :3], shape, color + moved[..., 3:], opacity],
+                                -1)  # fmt: skip
+        return [
+            _apply(prefix.base_gaussians(code), change)
+            for code, change in zip(codes, changes, strict=True)
+        ]
+
+    def forward(
+        self,
+        views: Sequence[ReferenceViews],
+        codes: Float[Tensor, "b c e"],
+        features: Sequence[Float[Tensor, "v c fh fw"]] | None = None,
+        bases: Sequence[BaseGuess] | None = None,
+    ) -> list[list[Gaussians]]:
+        """Reconstruct B people, each in C expressions: `encode_many`, then `decode_many`."""
+        prefixes = self.encode_many(views, features, bases)
+        return [
+            self.decode_many(prefix, code) for prefix, code in zip(prefixes, codes, strict=True)
+        ]
+
+    def _check(self, views: ReferenceViews) -> None:
+        c = self.config
+        v, _, height, width = views.images.shape
+        if not MIN_VIEWS <= v <= MAX_VIEWS:
+            raise ValueError(f"expected {MIN_VIEWS} to {MAX_VIEWS} reference views, got {v}")
+        if (height, width) != (c.image_size, c.image_size):
+            raise ValueError(
+                f"expected references of {c.image_size}x{c.image_size}, got {width}x{height}"
+            )
+        needs_codes = c.condition_on_reference_codes or c.motion_prior == "template"
+        if needs_codes and views.code_space != c.code_space:
+            raise ValueError(
+                f"expected reference codes in {c.code_space!r}, got {views.code_space!r}"
+            )
+
+    def _tokens(self, views: ReferenceViews, features: Tensor | None) -> Tensor:
+        """Fused tokens of all views of one person, (V*L, D)."""
+        c = self.config
+        maps = input_maps(views, c.use_position_maps).to(self.device)
+        tokens = self.patch_embedding(maps).flatten(2).transpose(1, 2)  # (V, L, D)
+        if features is not None:
+            if features.shape[:2] != (len(views.images), c.feature_channels):
+                raise ValueError(
+                    f"expected features ({len(views.images)}, {c.feature_channels}, h, w), got "
+                    f"{tuple(features.shape)}"
+                )
+            sampled = grid_features(features.to(self.device), c.grid_size)
+            tokens = self.feature_fusion(torch.cat([tokens, sampled], -1))
+        tokens = tokens + self.position_embedding
+        if c.condition_on_reference_codes:
+            tokens = tokens + self.reference_embedding(views.codes.to(self.device))[:, None]
+        return tokens.flatten(0, 1)
+
+    def _expression_tokens(
+        self, prefix: Prefix, codes: Tensor
+    ) -> tuple[Tensor, Bool[Tensor, "t k"] | None]:
+        """Expression tokens (C, S or V*S, D), and which of them each image token may see."""
+        if not self.config.condition_on_reference_codes:
+            return self.expression_encoder(codes), None
+        references = prefix.base.codes[: prefix.num_views]
+        target = codes[:, None].expand(-1, prefix.num_views, -1)
+        tokens = self.expression_encoder(torch.cat([target, target - references], -1))
+        views = torch.arange(prefix.num_views, device=codes.device)
+        views = views.repeat_interleave(self.config.expression_tokens)
+        assert prefix.token_views is not None
+        return tokens.flatten(1, 2), prefix.token_views[:, None] == views
+
+    def _changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 14"]:
+        """Raw per-pixel changes through cross-attention and upsampler."""
+        if prefix.tokens is None or prefix.slots is None:
+            raise ValueError("this prefix holds the base guess only: it was not made by a network")
+        expression, mask = self._expression_tokens(prefix, codes)
+        tokens = prefix.tokens.expand(len(codes), -1, -1)
+        interleaved = self.config.layout == "interleaved"
+        for i, block in enumerate(self.cross_attention):
+            if interleaved and i:
+                tokens = self.self_attention[i](tokens)
+            tokens = block(tokens, expression, mask)
+        if isinstance(self.upsampler, PatchDecoder):
+            return self.upsampler(tokens, prefix.slots)
+        return self.upsampler(tokens, prefix.slots, self.config.grid_size)
+
+    def _basis_changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 6"]:
+        """Bilinear changes: per-pixel components times coefficients of the code difference."""
+        assert prefix.basis is not None
+        difference = codes[:, None] - prefix.base.codes[: prefix.num_views]  # (C, V, E)
+        coefficients = self.basis_coefficients(difference)  # (C, V, K)
+        # All views' coefficients for every pixel are cheaper than a gather of them per pixel.
+        by_view = prefix.basis.flatten(0, 1) @ coefficients.flatten(0, 1).T  # (P*6, C*V)
+        by_view = by_view.view(*prefix.basis.shape[:2], len(codes), -1)
+        rows = prefix.base.code_rows[: len(prefix.basis)].long()
+        picked = by_view.gather(-1, rows[:, None, None, None].expand(-1, *by_view.shape[1:3], 1))[
+            ..., 0
+        ]  # (P, 6, C)
+        return picked.permute(2, 0, 1)
+
+
+def make_motion(
+    base: BaseGuess,
+    identity: Float[Tensor, "k"],
+    template: HeadTemplate | None,
+    config: Avat3rConfig,
+) -> RigMotion | None:
+    """Build a person's rig for a base guess; None without a motion prior."""
+    if config.motion_prior == "none":
+        return None
+    if template is None:
+        raise ValueError("motion_prior='template' needs the head template, got None")
+    device = base.gaussians.means.device
+    return RigMotion(
+        base,
+        template.vertices(identity.float().to(template.neutral.device)).to(device),
+        template.triangles.to(device),
+        template.expression_basis.to(device),
+    )
+
+
+def subset_prefix(prefix: Prefix, indices: Int[Tensor, "k"]) -> Prefix:
+    """Keep some Gaussians of a prefix, in their order: geometry losses need only a sample.
+
+    Args:
+        prefix: Made by a network or not.
+        indices: Gaussians to keep, strictly increasing.
+    """
+    base = prefix.base.subset(indices)
+    pixels = indices[: base.num_pixels]
+    return replace(
+        prefix,
+        base=base,
+        motion=None if prefix.motion is None else prefix.motion.for_base(base),
+        slots=None if prefix.slots is None else prefix.slots[pixels],
+        basis=None if prefix.basis is None else prefix.basis[pixels],
+    )
+
+
+def _kept_tokens(
+    pixels: Int[Tensor, "p"], image_size: int, patch_size: int
+) -> tuple[Int[Tensor, "t"], Int[Tensor, "p"]]:
+    """Tokens that hold kept pixels, and each pixel's place among them (see `PatchDecoder`)."""
+    grid = image_size // patch_size
+    view, y, x = (
+        pixels // image_size**2,
+        pixels // image_size % image_size,
+        pixels % image_size,
+    )
+    token = (view * grid + y // patch_size) * grid + x // patch_size
+    inside = (y % patch_size) * patch_size + x % patch_size
+    needed, row = torch.unique(token, return_inverse=True)
+    return needed, row * patch_size**2 + inside
+
+
+def _apply(base: Gaussians, changes: Float[Tensor, "p 14"]) -> Gaussians:
+    """Apply raw changes to the first P Gaussians; changes of zero return `base` bit for bit."""
+    position, log_scale, rotation, color, opacity = changes.split(list(ATTRIBUTES.values()), -1)
+    num_pixels = len(changes)
+
+    def first(values: Tensor) -> Tensor:
+        return values[:num_pixels]
+
+    def joined(changed: Tensor, values: Tensor) -> Tensor:
+        return torch.cat([changed, values[num_pixels:]])
+
+    # sigmoid(logit(o) + x), written so that x = 0 gives o without rounding.
+    o = first(base.opacities)
+    opacities = o / (o + (1 - o) * torch.exp(-opacity[:, 0]))
+    growth = log_scale.clamp(-MAX_LOG_SCALE_CHANGE, MAX_LOG_SCALE_CHANGE).exp()
+    return Gaussians(
+        means=joined(first(base.means) + POSITION_UNIT_M * position, base.means),
+        quats_wxyz=joined(compose_quats_wxyz(first(base.quats_wxyz), rotation), base.quats_wxyz),
+        scales=joined(first(base.scales) * growth, base.scales),
+        opacities=joined(opacities, base.opacities),
+        colors=joined(first(base.colors) + color, base.colors),
+    )

@@ -1,0 +1,361 @@
+"""Template Gaussians for what no reference shows: inside the mouth, folded lids, back of the head.
+
+Points are spread over the head template, densely enough in the expression that stretches each
+triangle most (a lid in a blink, a cheek with the jaw open), and thinned by three rules:
+
+- *seen*: a reference pixel already covers the same surface. Distances are taken in a neutral and in
+  an opened face at once, so that a folded lid is not covered by the brow that touches it;
+- *hull*: a point that falls outside a reference's matte is not part of this head;
+- *cut*: nothing below the neckline of the references.
+
+Colours: skin and scalp continue the nearest seen colours over the mesh (a harmonic function, as
+heat spreads); eyes, teeth, gums and tongue have colours of their own, scaled by the photos'
+brightness.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from avat3r_ros.expression import arkit_code
+from avat3r_ros.geometry import project_points, transform_points
+from avat3r_ros.model.rig_motion import facing_quats_wxyz
+from avat3r_ros.rig import REGIONS, HeadTemplate
+from avat3r_ros.types import Gaussians, ReferenceViews
+
+FILL_CODES = (
+    {},
+    {"eyeBlink": 1.0},
+    {"jawOpen": 1.0},
+    {"mouthSmile": 1.0},
+    {"jawOpen": 1.0, "tongueOut": 1.0},
+)
+"""Expressions that unfold surfaces; each triangle is filled in the one that stretches it most."""
+
+OPENED_FACE = {"eyeBlink": 1.0, "jawOpen": 1.0}
+"""Second expression in which "the same surface" is decided."""
+
+FINE_SPACING, COARSE_SPACING = 1.25, 2.0
+"""Spacing of the points in reference-pixel footprints: near eyes and mouth, and elsewhere."""
+
+FILL_SIGMA = 0.7
+"""Standard deviation of a disc in spacings; hexagonal gaps leave under 3 % of the background."""
+
+FILL_OPACITY = 0.97
+FLATNESS = 0.2
+HULL_MARGIN_PX = 2
+REST_WEIGHT = 1e-4
+"""Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
+
+INTERIOR_COLORS = {
+    "teeth": (0.80, 0.76, 0.68),
+    "tongue": (0.62, 0.30, 0.30),
+    "inner_mouth": (0.42, 0.16, 0.16),
+    "eye": (0.80, 0.77, 0.74),
+    "eye_sockets": (0.36, 0.22, 0.20),
+}
+"""sRGB under full light (ours, by eye)."""
+
+INTERIOR_LIGHT_DEPTH_M = 0.025
+"""Behind the front teeth, light falls by 1/e over this depth."""
+
+DARKEST_INTERIOR = 0.12
+
+
+@dataclass(frozen=True)
+class TemplateGaussians:
+    """Gaussians bound to the template, each placed in one of a few expressions.
+
+    Attributes:
+        gaussians: In the expression of their row.
+        codes: One expression per row.
+        code_rows: Row of `codes` each Gaussian was placed in.
+        triangle_ids: Triangle of the head template.
+        barycentrics: Weights of its corners.
+    """
+
+    gaussians: Gaussians
+    codes: Float[Tensor, "r e"]
+    code_rows: Int[Tensor, "n"]
+    triangle_ids: Int[Tensor, "n"]
+    barycentrics: Float[Tensor, "n 3"]
+
+
+def fill_unseen_surfaces(
+    views: ReferenceViews,
+    template: HeadTemplate,
+    seen: Gaussians,
+    triangle_ids: Int[Tensor, "p"],
+    barycentrics: Float[Tensor, "p 3"],
+    inside: Bool[Tensor, "p"],
+    footprint_m: float,
+) -> TemplateGaussians:
+    """Spread Gaussians over what the references do not show.
+
+    Args:
+        views: References.
+        template: Head template of `triangle_ids`.
+        seen: Gaussians of the reference pixels, each in its own reference's expression.
+        triangle_ids: Their triangles, -1 off the template.
+        barycentrics: Their places on the triangles.
+        inside: Pixels on the template whose colour is certainly the head's.
+        footprint_m: Side of a reference pixel on the head.
+    """
+    codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
+    opened = torch.from_numpy(arkit_code(**OPENED_FACE))
+    identity = views.identity.float()
+    placed = template.vertices(identity.expand(len(codes), -1), codes)  # (R, Nv, 3)
+    neutral_and_opened = torch.stack([placed[0], template.vertices(identity, opened)])
+    group = _groups(template)
+
+    spacing = torch.where(
+        _is_fine(template), FINE_SPACING * footprint_m, COARSE_SPACING * footprint_m
+    )
+    faces, weights, rows = _spread(placed, template.triangles.long(), group, spacing)
+    keep = ~_covered(
+        neutral_and_opened, template, group, spacing, faces, weights, triangle_ids, barycentrics,
+        footprint_m,
+    )  # fmt: skip
+    keep &= _inside_hull(views, template, faces, weights)
+    if bool(inside.any()):
+        lowest = _points(placed[0], template, triangle_ids[inside], barycentrics[inside])[:, 1]
+        keep &= _points(placed[0], template, faces, weights)[:, 1] > torch.quantile(
+            lowest[:: max(1, len(lowest) // 100_000)], 0.005
+        )
+    faces, weights, rows = faces[keep], weights[keep], rows[keep]
+
+    corners = placed[rows[:, None], template.triangles.long()[faces]]
+    normals = torch.nn.functional.normalize(
+        torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1), dim=-1
+    )
+    sigma = FILL_SIGMA * spacing[faces]
+    colors = _colors(
+        placed[0], template, group, seen, triangle_ids, barycentrics, inside, faces, weights
+    )
+    return TemplateGaussians(
+        gaussians=Gaussians(
+            means=(corners * weights[..., None]).sum(1),
+            quats_wxyz=facing_quats_wxyz(normals, corners[:, 1] - corners[:, 0]),
+            scales=torch.stack([sigma, sigma, FLATNESS * sigma], -1),
+            opacities=torch.full((len(faces),), FILL_OPACITY),
+            colors=colors,
+        ),
+        codes=codes,
+        code_rows=rows,
+        triangle_ids=faces,
+        barycentrics=weights,
+    )
+
+
+SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
+
+
+def _groups(template: HeadTemplate) -> Int[Tensor, "f"]:
+    """Group of every triangle: what can cover what, and where colours come from."""
+    of_region = {
+        "eye_left": EYE,
+        "eye_right": EYE,
+        "eye_sockets": SOCKET,
+        "teeth": TEETH,
+        "tongue": TONGUE,
+        "inner_mouth": INNER_MOUTH,
+        "eyelashes": LEFT_OUT,
+    }
+    table = torch.tensor([of_region.get(name, SKIN) for name in REGIONS])
+    return table[template.triangle_regions.long()]
+
+
+def _is_fine(template: HeadTemplate) -> Bool[Tensor, "f"]:
+    """Regions seen close and in motion."""
+    coarse = {"skin", "scalp", "neck", "ears"}
+    table = torch.tensor([name not in coarse for name in REGIONS])
+    return table[template.triangle_regions.long()]
+
+
+def _points(vertices: Tensor, template: HeadTemplate, faces: Tensor, weights: Tensor) -> Tensor:
+    return (vertices[template.triangles.long()[faces]] * weights[..., None]).sum(-2)
+
+
+def _spread(
+    placed: Tensor, triangles: Tensor, group: Tensor, spacing: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Even points on every triangle where it is largest: triangle, barycentrics, code row.
+
+    Places come from the R2 sequence (Roberts, "The unreasonable effectiveness of quasirandom
+    sequences", 2018) folded into the triangle: even, and the same on every run.
+    """
+    corners = placed[:, triangles]  # (R, F, 3, 3)
+    area = 0.5 * torch.cross(
+        corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :], dim=-1
+    ).norm(dim=-1)
+    # The neutral face is preferred until another expression clearly stretches the triangle.
+    area[1:] *= 0.8
+    largest, row = area.max(0)
+    expected = largest / spacing.square() * (group != LEFT_OUT)
+    # Fractions add up along the mesh, so small triangles get a point now and then.
+    total = expected.double().cumsum(0)
+    count = total.round().long().diff(prepend=torch.zeros(1, dtype=torch.long))
+    faces = torch.repeat_interleave(torch.arange(len(triangles)), count)
+    k = torch.arange(len(faces), dtype=torch.float64)
+    a, b = (0.5 + 0.7548776662466927 * k) % 1, (0.5 + 0.5698402909980532 * k) % 1
+    fold = a + b > 1
+    a, b = torch.where(fold, 1 - a, a), torch.where(fold, 1 - b, b)
+    weights = torch.stack([1 - a - b, a, b], -1).float()
+    return faces, weights, row[faces]
+
+
+def _covered(
+    neutral_and_opened: Tensor,
+    template: HeadTemplate,
+    group: Tensor,
+    spacing: Tensor,
+    faces: Tensor,
+    weights: Tensor,
+    pixel_triangles: Tensor,
+    pixel_weights: Tensor,
+    footprint_m: float,
+) -> Bool[Tensor, "n"]:
+    """Points whose surface a reference pixel already covers, in both expressions."""
+
+    def in_both(triangles: Tensor, barycentrics: Tensor) -> np.ndarray:
+        return torch.cat(
+            [_points(v, template, triangles, barycentrics) for v in neutral_and_opened], -1
+        ).numpy()
+
+    covered = torch.zeros(len(faces), dtype=torch.bool)
+    # Hair pixels follow a scalp triangle with faded weights and lie beside the surface, not on it.
+    bound = (pixel_triangles >= 0) & (pixel_weights.sum(-1) > 0.99)
+    for kind in range(LEFT_OUT):
+        mine = (group[faces] == kind).nonzero()[:, 0]
+        theirs = (bound & (group[pixel_triangles.clamp(min=0)] == kind)).nonzero()[:, 0]
+        if not len(mine) or not len(theirs):
+            continue
+        tree = cKDTree(in_both(pixel_triangles[theirs], pixel_weights[theirs]))
+        distance, _ = tree.query(
+            in_both(faces[mine], weights[mine]), distance_upper_bound=8 * footprint_m
+        )
+        # Twice the squared distance of one expression, as two are stacked.
+        reach = np.sqrt(2) * (0.8 * spacing[faces[mine]].numpy() + 0.5 * footprint_m)
+        covered[mine] = torch.from_numpy(distance < reach)
+    return covered
+
+
+def _inside_hull(
+    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor
+) -> Bool[Tensor, "n"]:
+    """Points inside the matte of every reference that has them in its picture, and of one."""
+    _, _, height, width = views.masks.shape
+    size = 2 * HULL_MARGIN_PX + 1
+    masks = torch.nn.functional.max_pool2d(
+        views.masks.float(), size, stride=1, padding=HULL_MARGIN_PX
+    )[:, 0]
+    inside_any = torch.zeros(len(faces), dtype=torch.bool)
+    outside_any = torch.zeros(len(faces), dtype=torch.bool)
+    for row, code in enumerate(views.codes.float()):
+        vertices = template.vertices(views.identity.float(), code)
+        camera = views.cameras[row]
+        points = transform_points(
+            camera.camera_from_head.float(), _points(vertices, template, faces, weights)
+        )
+        x, y = project_points(camera.intrinsics.float(), points).floor().long().unbind(-1)
+        in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (points[:, 2] > 0)
+        value = masks[row, y.clamp(0, height - 1), x.clamp(0, width - 1)]
+        inside_any |= in_picture & (value > 0.5)
+        outside_any |= in_picture & (value <= 0.5)
+    return inside_any & ~outside_any
+
+
+def _colors(
+    neutral: Tensor,
+    template: HeadTemplate,
+    group: Tensor,
+    seen: Gaussians,
+    pixel_triangles: Tensor,
+    pixel_weights: Tensor,
+    inside: Tensor,
+    faces: Tensor,
+    weights: Tensor,
+) -> Float[Tensor, "n 3"]:
+    on_skin = inside & (group[pixel_triangles.clamp(min=0)] == SKIN)
+    if not bool(on_skin.any()):
+        on_skin = torch.ones_like(inside)
+    skin = seen.colors[on_skin]
+    # The brightest seen skin stands for white under the photos' light.
+    light = float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
+
+    colors = torch.empty(len(faces), 3)
+    for kind, name in (
+        (TEETH, "teeth"),
+        (TONGUE, "tongue"),
+        (INNER_MOUTH, "inner_mouth"),
+        (EYE, "eye"),
+        (SOCKET, "eye_sockets"),
+    ):
+        colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
+    interior = (group[faces] == TEETH) | (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
+    if bool(interior.any()):
+        depth = _points(neutral, template, faces[interior], weights[interior])[:, 2]
+        behind = (depth.max() - depth).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
+        colors[interior] *= torch.exp(-behind).clamp(min=DARKEST_INTERIOR)[:, None]
+    on = group[faces] == SKIN
+    if bool(on.any()):
+        triangles = template.triangles.long()
+        use = on_skin & (pixel_triangles >= 0)
+        per_vertex = _spread_colors(
+            len(neutral),
+            triangles[group == SKIN],
+            triangles[pixel_triangles[use]],
+            pixel_weights[use],
+            seen.colors[use],
+            skin.mean(0),
+        )
+        colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
+    return colors
+
+
+def _spread_colors(
+    num_vertices: int,
+    triangles: Int[Tensor, "f 3"],
+    corners: Int[Tensor, "p 3"],
+    corner_weights: Float[Tensor, "p 3"],
+    colors: Float[Tensor, "p 3"],
+    rest: Float[Tensor, "3"],
+) -> Float[Tensor, "nv 3"]:
+    """Colours of all vertices: seen ones average their pixels, the others their neighbours.
+
+    Args:
+        num_vertices: Of the template.
+        triangles: The surface colours spread over.
+        corners: Vertices of the triangle each pixel lies on.
+        corner_weights: Barycentrics of the pixels.
+        colors: Colours of the pixels.
+        rest: Colour of parts that no seen colour reaches.
+    """
+    weight = torch.zeros(num_vertices).index_add_(0, corners.flatten(), corner_weights.flatten())
+    total = torch.zeros(num_vertices, 3).index_add_(
+        0, corners.flatten(), (corner_weights[..., None] * colors[:, None]).flatten(0, 1)
+    )
+    known = (weight > 0.5).numpy()
+    values = np.broadcast_to(rest.double().numpy(), (num_vertices, 3)).copy()
+    values[known] = (total[known] / weight[known, None]).numpy()
+    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).numpy()
+    both_ways = np.concatenate([edges, edges[:, ::-1]])
+    adjacency = coo_matrix(
+        (np.ones(len(both_ways)), (both_ways[:, 0], both_ways[:, 1])),
+        shape=(num_vertices, num_vertices),
+    ).tocsr()
+    free = (~known).nonzero()[0]
+    if not len(free):
+        return torch.from_numpy(values).float()
+    degree = np.asarray(adjacency.sum(1))[:, 0]
+    rows = adjacency[free]
+    system = diags(degree[free] + REST_WEIGHT) - rows[:, free]
+    pull = rows[:, known.nonzero()[0]] @ values[known] + REST_WEIGHT * rest.double().numpy()
+    values[free] = spsolve(system.tocsc(), pull).reshape(len(free), 3)
+    return torch.from_numpy(values).float().clamp(0, 1)
