@@ -1,6 +1,6 @@
 """Third-party model files: where they are looked for, how they are checked, how they are fetched.
 
-A file counts only when its sha256 is the published one. Nothing is ever downloaded by looking for it;
+A file counts only when its sha256 is the published one. Looking for a file never downloads it:
 `download_model` is called on an explicit request that accepts the licence.
 """
 
@@ -142,8 +142,8 @@ def verify_model(name: str, path: str | os.PathLike) -> Path:
 def find_model(name: str, path: str | os.PathLike | None = None) -> Path:
     """Find a model file and check its hash.
 
-    Order: the given path, $AVAT3R_MODELS, the cache folder, installed wheels that carry the file. A
-    given path is used or refused, never replaced; a wrong file in another place is logged and passed.
+    Order: the given path, $AVAT3R_MODELS, the cache folder, installed wheels that carry the file.
+    A given path is used or refused, never replaced; a wrong file elsewhere is logged and passed.
 
     Args:
         name: Key of `MODEL_FILES`.

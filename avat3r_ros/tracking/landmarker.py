@@ -1,0 +1,231 @@
+"""MediaPipe's FaceLandmarker behind one small class: image in, plain arrays out.
+
+The only file of `tracking/` that knows mediapipe. Everything MediaPipe-specific ends here or in
+head_pose.py: milliseconds, normalised coordinates, score names, centimetres.
+
+MediaPipe's normalised x, y times the image size are pixels whose centres are at +0.5, our
+convention. Mirroring six photos (faces of 100 to 350 px) left a mean offset of 0.05 px from it, at
+most 0.6 px, of either sign; so nothing is corrected.
+"""
+
+import ctypes
+import importlib.metadata
+import logging
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.model_files import find_model, without_start_up_chatter
+
+logger = logging.getLogger(__name__)
+
+NUM_LANDMARKS = 478
+
+_LANDMARK = np.dtype(
+    {
+        "names": ["x", "y"],
+        "formats": [np.float32, np.float32],
+        "offsets": [0, 4],
+        "itemsize": 40,
+    }
+)
+"""Start of the C struct of one landmark; its size is checked when the landmarker opens."""
+
+
+@dataclass(frozen=True)
+class RawFace:
+    """One face as MediaPipe sees it.
+
+    Attributes:
+        landmarks_px: Pixels of the image, centres at +0.5.
+        scores: Blendshape scores in ARKIT_52 order, [0, 1]; tongueOut is 0, MediaPipe has none.
+        metric_from_face_cm: Canonical face to MediaPipe's metric space (see head_pose.py).
+    """
+
+    landmarks_px: Float[np.ndarray, "478 2"]
+    scores: Float[np.ndarray, "52"]
+    metric_from_face_cm: Float[np.ndarray, "4 4"]
+
+    @property
+    def area_px(self) -> float:
+        """Area of the landmarks' bounding box."""
+        return float(np.prod(np.ptp(self.landmarks_px, axis=0)))
+
+
+class Landmarker:
+    """Finds faces in images; close it, or use it as a context manager.
+
+    Args:
+        model_path: face_landmarker.task; searched for if None (model_files.py).
+        max_faces: Faces looked for. MediaPipe smooths landmarks by itself only when this is 1.
+        video: Follow faces from image to image; `detect` then needs increasing timestamps.
+        min_confidence: Lowest score of detection, presence and tracking that counts as a face.
+
+    Raises:
+        RuntimeError: mediapipe is not installed.
+        FileNotFoundError: The model file is nowhere; the message has the remedy.
+        ValueError: The model file is not the published one.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike | None = None,
+        *,
+        max_faces: int = 2,
+        video: bool = True,
+        min_confidence: float = 0.5,
+    ) -> None:
+        path = find_model("face_landmarker", model_path)
+        try:
+            import mediapipe
+            from mediapipe.tasks.python.vision import face_landmarker
+        except ImportError as error:
+            raise RuntimeError(
+                f"tracking needs mediapipe ({error}); remedy: pip install mediapipe==1.2.2"
+            ) from error
+        from mediapipe.tasks.python import BaseOptions
+        from mediapipe.tasks.python.vision import RunningMode
+
+        self._video = video
+        self._image_class = mediapipe.Image
+        self._srgb = mediapipe.ImageFormat.SRGB
+        options = face_landmarker.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(path)),
+            running_mode=RunningMode.VIDEO if video else RunningMode.IMAGE,
+            num_faces=max_faces,
+            min_face_detection_confidence=min_confidence,
+            min_face_presence_confidence=min_confidence,
+            min_tracking_confidence=min_confidence,
+            output_face_blendshapes=True,
+            output_facial_transformation_matrixes=True,
+        )
+        self._score_targets: np.ndarray | None = None
+        self._result_class = _c_result_class(face_landmarker)
+        with without_start_up_chatter():
+            self._task = face_landmarker.FaceLandmarker.create_from_options(options)
+            # The native start-up goes on until the first image has passed.
+            self._timestamp_ms = -1
+            self.detect(np.zeros((64, 64, 3), np.uint8), 0)
+
+    def detect(
+        self, image: UInt8[np.ndarray, "h w 3"], timestamp_ms: int | None = None
+    ) -> list[RawFace]:
+        """Find faces.
+
+        Args:
+            image: RGB, contiguous.
+            timestamp_ms: In video mode; raised to stay strictly increasing, as MediaPipe insists.
+
+        Returns:
+            Largest face first; empty if there is none.
+
+        Raises:
+            RuntimeError: The landmarker is closed.
+        """
+        if self._task is None:
+            raise RuntimeError("the landmarker is closed")
+        picture = self._image_class(image_format=self._srgb, data=image)
+        if self._video:
+            self._timestamp_ms = max(self._timestamp_ms + 1, timestamp_ms or 0)
+        height, width = image.shape[:2]
+        found = self._detect_c(picture) if self._result_class else self._detect_public(picture)
+        size = np.array([width, height], np.float32)
+        faces = [RawFace(xy * size, scores, matrix) for xy, scores, matrix in found]
+        return sorted(faces, key=lambda face: -face.area_px)
+
+    def close(self) -> None:
+        """Free the native graph; calling it again does nothing."""
+        if self._task is not None:
+            self._task.close()
+            self._task = None
+
+    def __enter__(self) -> "Landmarker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _detect_c(self, picture) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Read MediaPipe's C result directly: its own conversion builds 478 objects, 2 ms."""
+        task, result = self._task, self._result_class()
+        if self._video:
+            task._lib.MpFaceLandmarkerDetectForVideo(
+                task._handle, picture._image_ptr, None, self._timestamp_ms, ctypes.byref(result)
+            )
+        else:
+            task._lib.MpFaceLandmarkerDetectImage(
+                task._handle, picture._image_ptr, None, ctypes.byref(result)
+            )
+        try:
+            return [self._face_from_c(result, i) for i in range(result.face_landmarks_count)]
+        finally:
+            task._lib.MpFaceLandmarkerCloseResult(ctypes.byref(result))
+
+    def _face_from_c(self, result, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        points = result.face_landmarks[index]
+        num_bytes = points.landmarks_count * _LANDMARK.itemsize
+        raw = np.frombuffer(ctypes.string_at(points.landmarks, num_bytes), _LANDMARK)
+        categories = result.face_blendshapes[index]
+        count = categories.categories_count
+        if self._score_targets is None:
+            names = [categories.categories[i].category_name.decode() for i in range(count)]
+            self._score_targets = _score_targets(names)
+        scores = np.array([categories.categories[i].score for i in range(count)], np.float32)
+        matrix = result.facial_transformation_matrixes[index].to_numpy()
+        xy = np.stack([raw["x"], raw["y"]], -1)
+        return xy, _arkit_scores(scores, self._score_targets), matrix.astype(np.float64)
+
+    def _detect_public(self, picture) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        if self._video:
+            result = self._task.detect_for_video(picture, self._timestamp_ms)
+        else:
+            result = self._task.detect(picture)
+        found = []
+        for points, categories, matrix in zip(
+            result.face_landmarks,
+            result.face_blendshapes,
+            result.facial_transformation_matrixes,
+            strict=True,
+        ):
+            xy = np.array([(p.x, p.y) for p in points], np.float32)
+            targets = _score_targets([c.category_name for c in categories])
+            scores = np.array([c.score for c in categories], np.float32)
+            found.append((xy, _arkit_scores(scores, targets), np.asarray(matrix, np.float64)))
+        return found
+
+
+def _c_result_class(module) -> type | None:
+    """MediaPipe's C result struct if this version has the layout that we read, else None."""
+    result_class = getattr(module, "MpFaceLandmarkerResultC", None)
+    if result_class is not None:
+        fields = dict(result_class._fields_)
+        point = dict(fields["face_landmarks"]._type_._fields_)["landmarks"]._type_
+        if (
+            ctypes.sizeof(point) == _LANDMARK.itemsize
+            and (point.x.offset, point.y.offset) == (0, 4)
+            and point.x.size == 4
+        ):
+            return result_class
+    logger.warning(
+        "mediapipe %s has another result layout than 1.2.2: reading results the slow way",
+        importlib.metadata.version("mediapipe"),
+    )
+    return None
+
+
+def _score_targets(names: list[str]) -> np.ndarray:
+    """Index into ARKIT_52 of each MediaPipe category; -1 for `_neutral`."""
+    unknown = [name for name in names if name != "_neutral" and name not in ARKIT_INDEX]
+    if unknown:
+        raise RuntimeError(f"the model has blendshapes outside ARKit's list: {unknown}")
+    return np.array([ARKIT_INDEX.get(name, -1) for name in names])
+
+
+def _arkit_scores(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    code = np.zeros(len(ARKIT_INDEX), np.float32)
+    known = targets >= 0
+    code[targets[known]] = scores[known].clip(0.0, 1.0)
+    return code
