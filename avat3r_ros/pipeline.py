@@ -15,12 +15,17 @@ import numpy as np
 from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.matting import Matting
 from avat3r_ros.capture.photos import Photo
-from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
-from avat3r_ros.model import build_avatar, load_network
+from avat3r_ros.capture.template_fit import (
+    FaceObservation,
+    TemplateFit,
+    fit_template,
+    refit_pose,
+)
+from avat3r_ros.model import Avat3r, build_avatar, load_network
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
-from avat3r_ros.types import Avatar, FaceState, ReferenceViews
+from avat3r_ros.types import Avatar, FaceState, HeadCrops, ReferenceViews
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +68,15 @@ class BuildResult:
     warnings: list[str] = field(default_factory=list)
 
 
+def cut_out_heads(images: Sequence[np.ndarray], faces: Sequence[FaceState]) -> list[np.ndarray]:
+    """Matte the person around each face, (H, W) float32 in [0, 1]."""
+    with Matting() as matting:
+        return [
+            matting.matte(np.ascontiguousarray(image), _face_box(face))
+            for image, face in zip(images, faces, strict=True)
+        ]
+
+
 def detect_faces(images: Sequence[np.ndarray], names: Sequence[str]) -> list[FaceState]:
     """Track one face in each still image.
 
@@ -97,6 +111,7 @@ def build_avatar_from_images(
     focals_px: Sequence[float | None] | None = None,
     preset: str = "tiny",
     trained: bool = True,
+    network: Avat3r | None = None,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
@@ -110,6 +125,7 @@ def build_avatar_from_images(
         focals_px: Focal length of each image in pixels, None where unknown.
         preset: Network preset (`model.preset`).
         trained: Use the preset's shipped weights; False builds on the untrained base guess.
+        network: Used instead of a preset, e.g. to compare variants.
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
         metadata: Owner, consent and other JSON data to keep in the avatar.
@@ -139,10 +155,7 @@ def build_avatar_from_images(
             raise BuildError(f"{name}: expected exactly one face, got {face.num_faces}")
 
     step("cutting out the head", 0.15)
-    with Matting() as matting:
-        mattes = [
-            matting.matte(image, _face_box(face)) for image, face in zip(images, faces, strict=True)
-        ]
+    mattes = cut_out_heads(images, faces)
 
     step("fitting the head template", 0.45)
     focals = focals_px if focals_px is not None else [None] * len(images)
@@ -154,7 +167,8 @@ def build_avatar_from_images(
     fit = fit_template(observations, template)
 
     step("mapping positions", 0.6)
-    network = load_network(preset, trained=trained)
+    if network is None:
+        network = load_network(preset, trained=trained)
     crops = crop_heads(list(images), mattes, fit, template, network.config.image_size)
     views = position_maps(crops, template)
 
@@ -181,6 +195,35 @@ def build_avatar_from_photos(photos: Sequence[Photo], **kwargs: object) -> Build
         focals_px=[photo.focal_px for photo in photos],
         **kwargs,
     )
+
+
+def crop_targets(
+    photos: Sequence[Photo], faces: Sequence[FaceState], result: BuildResult
+) -> HeadCrops:
+    """Crop further photos of the avatar's person, each with its own fitted camera.
+
+    The identity stays the avatar's, so that a prediction cannot profit from the photo it predicts.
+    """
+    template = HeadTemplate.load()
+    identity = np.asarray(result.fit.identity)
+    fits = [
+        refit_pose(
+            FaceObservation(face, photo.image.shape[1], photo.image.shape[0], photo.focal_px),
+            identity,
+            template,
+        )
+        for photo, face in zip(photos, faces, strict=True)
+    ]
+    fit = TemplateFit(
+        identity=identity,
+        **{
+            name: np.concatenate([getattr(one, name) for one in fits])
+            for name in ("codes", "intrinsics", "camera_from_head", "residual_px")
+        },
+    )
+    images = [photo.image for photo in photos]
+    size = result.views.images.shape[-1]
+    return crop_heads(images, cut_out_heads(images, faces), fit, template, size)
 
 
 def _face_box(face: FaceState) -> tuple[float, float, float, float]:

@@ -91,7 +91,7 @@ def _model(name: str) -> Callable[[], tuple[str, str]]:
 
 def _weights() -> tuple[str, str]:
     folder = pathlib.Path(__file__).parents[1] / "weights"
-    presets = sorted(path.stem for path in folder.glob("*.safetensors"))
+    presets = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if presets:
         return OK, ", ".join(presets)
     return OPTIONAL, "no trained weights here; avatars use the untrained base guess"

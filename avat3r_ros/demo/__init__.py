@@ -1,0 +1,1 @@
+"""The demo: capture, rebuild and drive a synthetic operator over ROS, scored against truth."""
