@@ -168,30 +168,27 @@ class Avat3r(nn.Module):
         bases: Sequence[BaseGuess] | None = None,
     ) -> list[Prefix]:
         """Encode B people with the same number of views in one pass; see `encode`."""
-        for one in views:
-            self._check(one)
         if len({len(one.images) for one in views}) != 1:
             raise ValueError("expected the same number of views for all people of a batch")
-        if self.config.use_features != (features is not None):
-            raise ValueError(
-                f"the configuration has use_features={self.config.use_features}, got "
-                f"{'no ' if features is None else ''}feature maps"
-            )
+        for one in views:
+            self._check(one)
         if bases is None:
             bases = [build_base_guess(one, self.config, self.template) for one in views]
-        tokens = torch.stack(
-            [
-                self._tokens(one, None if features is None else features[i])
-                for i, one in enumerate(views)
-            ]
-        )  # (B, V*L, D)
-        cached = 1 if self.config.layout == "interleaved" else len(self.self_attention)
-        for block in self.self_attention[:cached]:
-            tokens = block(tokens)
+        given = [None] * len(views) if features is None else features
+        tokens = self._cached_blocks(
+            torch.stack([self._tokens(one, f) for one, f in zip(views, given, strict=True)])
+        )
         return [
             self.prefix_from_tokens(all_tokens, base.to(self.device), one.identity)
             for all_tokens, base, one in zip(tokens, bases, views, strict=True)
         ]
+
+    def encode_tokens(
+        self, views: ReferenceViews, features: Float[Tensor, "v c fh fw"] | None = None
+    ) -> Float[Tensor, "t d"]:
+        """Compute the activations before the first cross-attention alone; see `encode`."""
+        self._check(views)
+        return self._cached_blocks(self._tokens(views, features)[None])[0]
 
     def prefix_from_tokens(
         self, tokens: Float[Tensor, "t d"], base: BaseGuess, identity: Float[Tensor, "k"]
@@ -278,9 +275,20 @@ class Avat3r(nn.Module):
                 f"expected reference codes in {c.code_space!r}, got {views.code_space!r}"
             )
 
+    def _cached_blocks(self, tokens: Tensor) -> Tensor:
+        cached = 1 if self.config.layout == "interleaved" else len(self.self_attention)
+        for block in self.self_attention[:cached]:
+            tokens = block(tokens)
+        return tokens
+
     def _tokens(self, views: ReferenceViews, features: Tensor | None) -> Tensor:
         """Fused tokens of all views of one person, (V*L, D)."""
         c = self.config
+        if c.use_features != (features is not None):
+            raise ValueError(
+                f"the configuration has use_features={c.use_features}, got "
+                f"{'no ' if features is None else ''}feature maps"
+            )
         maps = input_maps(views, c.use_position_maps).to(self.device)
         tokens = self.patch_embedding(maps).flatten(2).transpose(1, 2)  # (V, L, D)
         if features is not None:

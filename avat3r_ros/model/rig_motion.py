@@ -190,7 +190,8 @@ class RigMotion:
         if not base.num_moving:
             return still
         displacement = self._displacement(code)
-        moved = self._interpolate(displacement[self._triangle_rows]) - self._reference_displacement
+        of_gaussians = displacement.index_select(0, self._triangle_rows)
+        moved = self._interpolate(of_gaussians) - self._reference_displacement
         means = still.means.clone()
         means[base.moving_start : base.moving_stop] += moved
         quats, scales = still.quats_wxyz, still.scales
@@ -251,9 +252,11 @@ class RigMotion:
         frames, edges = self._edge_frames(displacement)
         # A thin triangle that turns inside out has no frame to speak of; quaternions stay unit.
         quats = quats_wxyz_from_matrices(frames)
-        edges = edges[self._deforming_triangles]
+        per_triangle = torch.cat([edges, quats], -1)
+        length, shear, height, w, x, y, z = per_triangle.index_select(
+            0, self._deforming_triangles
+        ).unbind(-1)
         c = self._shape_coefficients
-        length, shear, height = edges[:, 0], edges[:, 1], edges[:, 2]
         a = length * c[:, 0] + shear * c[:, 2]
         b = length * c[:, 1] + shear * c[:, 3]
         d = height * c[:, 2]
@@ -261,18 +264,13 @@ class RigMotion:
         xx, yy, xy = a * a + b * b, d * d + e * e, a * d + b * e
         half_angle = 0.25 * torch.atan2(2 * xy, xx - yy)
         mean, difference = 0.5 * (xx + yy), 0.5 * torch.hypot(xx - yy, 2 * xy)
+        longer = (mean + difference).sqrt()
+        shorter = (mean - difference).clamp_(min=0).sqrt()
         scales = torch.stack(
-            [
-                (mean + difference).sqrt(),
-                (mean - difference).clamp(min=0).sqrt(),
-            ],
-            -1,
-        )
-        scales = torch.minimum(
-            torch.maximum(scales, self._min_axis[:, None]), self._max_axis[:, None]
-        )
+            [longer.clamp_(self._min_axis, self._max_axis),
+             shorter.clamp_(self._min_axis, self._max_axis)], -1
+        )  # fmt: skip
         # q_triangle * (cos, 0, 0, sin): a turn within the triangle's plane.
-        w, x, y, z = quats[self._deforming_triangles].unbind(-1)
         cos, sin = half_angle.cos(), half_angle.sin()
         turned = torch.stack(
             [w * cos - z * sin, x * cos + y * sin, y * cos - x * sin, z * cos + w * sin], -1
