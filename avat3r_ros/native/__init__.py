@@ -6,5 +6,21 @@ missing.
 
 from avat3r_ros.native.loader import library
 from avat3r_ros.native.mesh import MeshFragments, rasterize_mesh
+from avat3r_ros.native.splats import (
+    SplatGradients,
+    SplatScene,
+    SplatStats,
+    SplatWorkspace,
+    instruction_sets,
+)
 
-__all__ = ["MeshFragments", "library", "rasterize_mesh"]
+__all__ = [
+    "MeshFragments",
+    "SplatGradients",
+    "SplatScene",
+    "SplatStats",
+    "SplatWorkspace",
+    "instruction_sets",
+    "library",
+    "rasterize_mesh",
+]

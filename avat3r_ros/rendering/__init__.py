@@ -1,1 +1,10 @@
-"""Gaussians and cameras to images."""
+"""Gaussians to images: one rasterizer with two back-ends, frames for live use, PLY files.
+
+`rasterization` is the bare call, `render_gaussians` the same for our data types, `FrameRenderer` the
+fast way to bytes. `ply` and `reference` are imported by those who need them.
+"""
+
+from avat3r_ros.rendering.frames import FrameRenderer, RenderedViews, render_gaussians
+from avat3r_ros.rendering.rasterization import rasterization
+
+__all__ = ["FrameRenderer", "RenderedViews", "rasterization", "render_gaussians"]

@@ -14,7 +14,7 @@
 extern "C" {
 
 // Raised whenever a struct or a signature below changes; Python refuses a library of another number.
-constexpr int32_t AVAT3R_ABI_VERSION = 1;
+constexpr int32_t AVAT3R_ABI_VERSION = 2;
 AVAT3R_API int32_t avat3r_abi_version();
 
 // Nearest triangle of every pixel. `triangle_ids` is -1 and `depth_m` infinite where there is none;
@@ -23,5 +23,70 @@ AVAT3R_API int32_t avat3r_rasterize_mesh(
     const float* vertices_head, int64_t num_vertices, const int32_t* triangles, int64_t num_triangles,
     const double* intrinsics, const double* camera_from_head, int32_t width, int32_t height,
     int32_t cull_backfaces, int32_t* triangle_ids, float* barycentrics, float* depth_m);
+
+// ---- Gaussian splatting. Same equations and constants as gsplat 1.5's "classic" rasterizer: see splat_types.h.
+
+struct Avat3rSplatScene {
+  int64_t num_gaussians;
+  int32_t num_cameras, width, height;
+  int32_t num_colors;  // colour channels, 0..3
+  int32_t with_depth;  // append z in the camera frame, weighted like a colour, as the last channel
+  float eps2d, near_plane, far_plane;  // blur added to the screen variances (px^2); metres
+  const float *means, *quats_wxyz, *scales, *opacities, *colors;  // (N,3) (N,4) (N,3) (N) (N,num_colors)
+  const float *viewmats, *intrinsics;  // camera_from_world (C,4,4), (C,3,3)
+  const float* backgrounds;            // (C,num_colors) or null for black; depth has none
+};
+
+struct Avat3rSplatOptions {
+  int32_t num_threads;
+  int32_t instruction_set;    // index into avat3r_instruction_set_name, -1 for the best
+  int32_t keep_for_backward;  // leave in the workspace what avat3r_splat_backward needs
+  int32_t bgr;                // channel order of `bytes`
+};
+
+// Each may be null. channels: (C,H,W,num_colors + with_depth); alphas: (C,H,W); bytes: (C,H,W,3).
+struct Avat3rSplatImages {
+  float *channels, *alphas;
+  uint8_t* bytes;
+};
+
+struct Avat3rSplatGradients {
+  const float *channels, *alphas;                              // in; alphas may be null
+  float *means, *quats_wxyz, *scales, *opacities, *colors;     // out, overwritten
+  float* viewmats;                                             // out, overwritten; may be null
+};
+
+struct Avat3rSplatStats {
+  int64_t num_visible;  // summed over the cameras
+  int64_t num_pairs;    // (Gaussian, tile) pairs, summed over the cameras
+  int64_t num_invalid;  // Gaussians with a NaN or an infinity, left out
+  double project_ms, sort_ms, blend_ms;
+};
+
+enum Avat3rStatus : int32_t {
+  AVAT3R_OK = 0,
+  AVAT3R_BAD_ARGUMENT = 1,
+  AVAT3R_OUT_OF_MEMORY = 2,
+  AVAT3R_TOO_MANY_PAIRS = 3,  // the Gaussians cover too many tiles
+  AVAT3R_NO_FORWARD = 4,      // backward without a forward that kept its lists
+};
+
+// Instruction sets this processor can run, best first; null past the last.
+AVAT3R_API const char* avat3r_instruction_set_name(int32_t index);
+
+// Grow-only memory of one forward and its backward. One thread at a time may use it; null if out of memory.
+struct Avat3rSplatWorkspace;
+AVAT3R_API Avat3rSplatWorkspace* avat3r_splat_workspace_create();
+AVAT3R_API void avat3r_splat_workspace_destroy(Avat3rSplatWorkspace* workspace);
+
+AVAT3R_API int32_t avat3r_splat_forward(Avat3rSplatWorkspace* workspace, const Avat3rSplatScene* scene,
+                                        const Avat3rSplatOptions* options,
+                                        const Avat3rSplatImages* images, Avat3rSplatStats* stats);
+
+// Gradients of the scene of the last forward on this workspace; `scene` must hold the same values.
+AVAT3R_API int32_t avat3r_splat_backward(Avat3rSplatWorkspace* workspace,
+                                         const Avat3rSplatScene* scene,
+                                         const Avat3rSplatOptions* options,
+                                         const Avat3rSplatGradients* gradients);
 
 }  // extern "C"

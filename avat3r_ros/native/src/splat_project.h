@@ -1,0 +1,187 @@
+// Projection of Gaussians to splats, and its derivative. Part of splat_kernels.h.
+#pragma once
+
+// Sixteen Gaussians, one a lane.
+struct GaussianLanes {
+  Floats mean[3], rotation_scale[9];  // R diag(s): the covariance is its product with its transpose
+  Floats opacity, log2_opacity;
+  Floats colors[kMaxChannels];
+  Floats extent2;  // squared distance, in standard deviations, at which alpha falls to 1/255
+  Mask finite;
+};
+
+// Read `count` Gaussians from row `begin`; further lanes repeat the last one, with opacity 0.
+static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin, int count) {
+  const int num_colors = scene.num_colors;
+  alignas(64) float rows[11 + kMaxChannels][kLanes];
+  for (int lane = 0; lane < kLanes; lane++) {
+    const int64_t i = begin + (lane < count ? lane : count - 1);
+    for (int k = 0; k < 3; k++) rows[k][lane] = scene.means[3 * i + k];
+    for (int k = 0; k < 4; k++) rows[3 + k][lane] = scene.quats_wxyz[4 * i + k];
+    for (int k = 0; k < 3; k++) rows[7 + k][lane] = scene.scales[3 * i + k];
+    rows[10][lane] = lane < count ? scene.opacities[i] : 0.f;
+    for (int k = 0; k < num_colors; k++) rows[11 + k][lane] = scene.colors[num_colors * i + k];
+  }
+  GaussianLanes g;
+  Floats total = load(rows[0]) * 0.f;
+  for (int k = 1; k < 11 + num_colors; k++) {
+    total = multiply_add(load(rows[k]), broadcast(0.f), total);
+  }
+  for (int k = 0; k < num_colors; k++) g.colors[k] = load(rows[11 + k]);
+  g.finite = at_least(total, broadcast(0.f));  // 0 * NaN and 0 * infinity are NaN
+  for (int k = 0; k < 3; k++) g.mean[k] = load(rows[k]);
+  const Floats w = load(rows[3]), x = load(rows[4]), y = load(rows[5]), z = load(rows[6]);
+  const Floats s0 = load(rows[7]), s1 = load(rows[8]), s2 = load(rows[9]);
+  // Rotation entries are quadratic in the quaternion: 2 / |q|^2 normalises without a square root.
+  const Floats norm = 2.f / (w * w + x * x + y * y + z * z);
+  const Floats xn = x * norm, yn = y * norm, zn = z * norm;
+  const Floats xx = x * xn, yy = y * yn, zz = z * zn, xy = x * yn, xz = x * zn, yz = y * zn;
+  const Floats wx = w * xn, wy = w * yn, wz = w * zn;
+  Floats* m = g.rotation_scale;
+  m[0] = (1.f - (yy + zz)) * s0, m[1] = (xy - wz) * s1, m[2] = (xz + wy) * s2;
+  m[3] = (xy + wz) * s0, m[4] = (1.f - (xx + zz)) * s1, m[5] = (yz - wx) * s2;
+  m[6] = (xz - wy) * s0, m[7] = (yz + wx) * s1, m[8] = (1.f - (xx + yy)) * s2;
+  g.opacity = load(rows[10]);
+  g.log2_opacity = log2(larger(g.opacity, broadcast(1e-10f)));
+  // Slightly padded: the blender tests alpha itself.
+  g.extent2 = smaller((g.log2_opacity - kLog2MinAlpha) * 1.3862943611f,  // 2 ln(2)
+                      broadcast(kMaxExtent * kMaxExtent)) * 1.0005f;
+  return g;
+}
+
+// fields[lane][first..first+3] = rows[first..first+3][lane].
+static void transpose_4(const float (*rows)[kLanes], float (*fields)[8 + kMaxChannels], int first) {
+#if defined(__SSE2__)
+  for (int lane = 0; lane < kLanes; lane += 4) {
+    __m128 a = _mm_load_ps(&rows[first][lane]), b = _mm_load_ps(&rows[first + 1][lane]);
+    __m128 c = _mm_load_ps(&rows[first + 2][lane]), d = _mm_load_ps(&rows[first + 3][lane]);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_store_ps(&fields[lane][first], a), _mm_store_ps(&fields[lane + 1][first], b);
+    _mm_store_ps(&fields[lane + 2][first], c), _mm_store_ps(&fields[lane + 3][first], d);
+  }
+#else
+  for (int lane = 0; lane < kLanes; lane++) {
+    for (int k = first; k < first + 4; k++) fields[lane][k] = rows[k][lane];
+  }
+#endif
+}
+
+// Project 16 Gaussians and append the visible ones to the camera's lists.
+static void project_lanes(const Avat3rSplatScene& scene, const CameraModel& camera,
+                          const GaussianLanes& g, int64_t begin, int count, int64_t chunk_begin,
+                          const CameraLists& lists, uint32_t* tile_counts) {
+  const float* r = camera.rotation;
+  const Floats x = r[0] * g.mean[0] + r[1] * g.mean[1] + r[2] * g.mean[2] + camera.translation[0];
+  const Floats y = r[3] * g.mean[0] + r[4] * g.mean[1] + r[5] * g.mean[2] + camera.translation[1];
+  const Floats z = r[6] * g.mean[0] + r[7] * g.mean[1] + r[8] * g.mean[2] + camera.translation[2];
+  const Floats inverse_z = 1.f / z;
+  const Floats xz = x * inverse_z, yz = y * inverse_z;
+  const Floats u = camera.fx * xz + broadcast(camera.cx), v = camera.fy * yz + broadcast(camera.cy);
+  const Floats xc = smaller(larger(xz, broadcast(camera.x_min)), broadcast(camera.x_max));
+  const Floats yc = smaller(larger(yz, broadcast(camera.y_min)), broadcast(camera.y_max));
+  // Rows of J R, with J the derivative of the projection: fx/z (R0 - xc R2) and fy/z (R1 - yc R2).
+  const Floats ax = camera.fx * inverse_z, ay = camera.fy * inverse_z;
+  Floats j0[3], j1[3], p[3], q[3];
+  for (int k = 0; k < 3; k++) {
+    j0[k] = ax * (r[k] - xc * r[6 + k]);
+    j1[k] = ay * (r[3 + k] - yc * r[6 + k]);
+  }
+  const Floats* m = g.rotation_scale;
+  for (int k = 0; k < 3; k++) {
+    p[k] = j0[0] * m[k] + j0[1] * m[3 + k] + j0[2] * m[6 + k];
+    q[k] = j1[0] * m[k] + j1[1] * m[3 + k] + j1[2] * m[6 + k];
+  }
+  // Screen covariance [[xx, xy], [xy, yy]] = [p; q] [p; q]^T + blur.
+  const Floats xx = p[0] * p[0] + p[1] * p[1] + p[2] * p[2] + scene.eps2d;
+  const Floats xy = p[0] * q[0] + p[1] * q[1] + p[2] * q[2];
+  const Floats yy = q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + scene.eps2d;
+  const Floats det = xx * yy - xy * xy;
+  const Floats radius_x = square_root(larger(g.extent2 * xx, broadcast(0.f)));
+  const Floats radius_y = square_root(larger(g.extent2 * yy, broadcast(0.f)));
+  // Indices of the pixels whose centres lie inside the box; a NaN anywhere fails one of the tests.
+  const Floats zero = broadcast(0.f);
+  const Floats last_x = broadcast(scene.width - 1.f), last_y = broadcast(scene.height - 1.f);
+  const Floats left = u - radius_x - 0.5f, right = u + radius_x - 0.5f;
+  const Floats top = v - radius_y - 0.5f, bottom = v + radius_y - 0.5f;
+  Mask keep = g.finite & at_least(z, broadcast(scene.near_plane)) &
+              at_most(z, broadcast(scene.far_plane)) & above(det, zero) &
+              at_most(det, broadcast(3e38f)) & at_least(g.opacity, broadcast(kMinAlpha)) &
+              at_least(right, zero) & at_least(bottom, zero) & at_most(left, last_x) &
+              at_most(top, last_y);
+  if (!any(keep)) return;
+  const Ints x0 = to_ints(smaller(larger(left, zero), last_x) + 0.99999f);
+  const Ints y0 = to_ints(smaller(larger(top, zero), last_y) + 0.99999f);
+  const Ints x1 = to_ints(smaller(larger(right, zero), last_x));
+  const Ints y1 = to_ints(smaller(larger(bottom, zero), last_y));
+  keep = keep & at_least(x1, x0) & at_least(y1, y0);
+  const Ints block_x0 = shift_right(x0, 2), block_y0 = shift_right(y0, 2);
+  const Ints block_x1 = shift_right(x1, 2), block_y1 = shift_right(y1, 2);
+
+  // sigma = (yy dx^2 - 2 xy dx dy + xx dy^2) / (2 det); the factors turn exp(-sigma) into 2^.
+  const Floats scale = -0.72134752044f / det;
+  alignas(64) float rows[8 + kMaxChannels][kLanes];
+  alignas(64) int32_t kept[kLanes], block_low[kLanes], block_high[kLanes];
+  alignas(64) int32_t tile_low[kLanes], tile_high[kLanes];
+  store(rows[0], u), store(rows[1], v);
+  store(rows[2], scale * yy), store(rows[3], -2.f * scale * xy), store(rows[4], scale * xx);
+  store(rows[5], g.log2_opacity), store(rows[6], z);
+  for (int lane = 0; lane < kLanes; lane++) ((int32_t*)rows[7])[lane] = (int32_t)(begin + lane);
+  for (int k = 0; k < kMaxChannels; k++) {
+    store(rows[8 + k], k < scene.num_colors ? g.colors[k] : z);
+  }
+  store(kept, keep);
+  store(block_low, block_x0 | shift_left(block_y0, 16));
+  store(block_high, block_x1 | shift_left(block_y1, 16));
+  store(tile_low, shift_right(block_x0, 2) | shift_left(shift_right(block_y0, 2), 16));
+  store(tile_high, shift_right(block_x1, 2) | shift_left(shift_right(block_y1, 2), 16));
+  alignas(64) float fields[kLanes][8 + kMaxChannels];  // as a Splat begins
+  transpose_4(rows, fields, 0), transpose_4(rows, fields, 4), transpose_4(rows, fields, 8);
+
+  const uint32_t pitch = (uint32_t)(scene.width + kTileSize - 1) / kTileSize + 1;
+  const int64_t chunk = chunk_begin / kGaussianChunk;
+  int64_t visible = lists.chunk_visible[chunk];
+  uint32_t pairs = lists.chunk_pairs[chunk];
+  for (int lane = 0; lane < count; lane++) {
+    if (!kept[lane]) continue;
+    Splat& splat = lists.splats[chunk_begin + visible];
+    memcpy(&splat, fields[lane], sizeof fields[lane]);
+    memcpy(&splat.block_x0, &block_low[lane], 4);
+    memcpy(&splat.block_x1, &block_high[lane], 4);
+    splat.first_pair = pairs;
+    memcpy(&lists.depth_keys[chunk_begin + visible], &rows[6][lane], 4);
+    TileBox& box = lists.tile_boxes[chunk_begin + visible];
+    memcpy(&box.x0, &tile_low[lane], 4);
+    memcpy(&box.x1, &tile_high[lane], 4);
+    // Add one to every tile of the box in four steps: corners of a difference array, integrated
+    // when all Gaussians are through.
+    const uint32_t x_begin = box.x0, y_begin = box.y0, x_end = box.x1 + 1u, y_end = box.y1 + 1u;
+    tile_counts[y_begin * pitch + x_begin]++;
+    tile_counts[y_begin * pitch + x_end]--;
+    tile_counts[y_end * pitch + x_begin]--;
+    tile_counts[y_end * pitch + x_end]++;
+    pairs += (x_end - x_begin) * (y_end - y_begin);
+    visible++;
+  }
+  lists.chunk_visible[chunk] = visible;
+  lists.chunk_pairs[chunk] = pairs;
+}
+
+static int64_t project(const Avat3rSplatScene& scene, const CameraLists* lists, int64_t begin,
+                       int64_t end, uint32_t* const* tile_counts) {
+  for (int c = 0; c < scene.num_cameras; c++) {
+    lists[c].chunk_visible[begin / kGaussianChunk] = 0;
+    lists[c].chunk_pairs[begin / kGaussianChunk] = 0;
+  }
+  int64_t invalid = 0;
+  for (int64_t i = begin; i < end; i += kLanes) {
+    const int count = (int)(end - i < kLanes ? end - i : kLanes);
+    const GaussianLanes lanes = load_gaussians(scene, i, count);
+    alignas(64) int32_t finite[kLanes];
+    store(finite, lanes.finite);
+    for (int lane = 0; lane < count; lane++) invalid += finite[lane] == 0;
+    for (int c = 0; c < scene.num_cameras; c++) {
+      project_lanes(scene, lists[c].camera, lanes, i, count, begin, lists[c], tile_counts[c]);
+    }
+  }
+  return invalid;
+}
