@@ -289,11 +289,9 @@ def _raise_for(status: int, scene: SplatScene) -> None:
         raise MemoryError(f"not enough memory to rasterize {size}")
     if status == 3:
         raise ValueError(
-            f"expected Gaussians that cover at most 2^29 tiles of 16x16 pixels in all, got more for "
-            f"{size}: their scales are far too large"
+            f"expected Gaussians that cover at most 2^29 tiles of 16x16 pixels in all, got more "
+            f"for {size}: their scales are far too large"
         )
     if status == 4:
         raise RuntimeError("call forward(keep_for_backward=True) before backward")
-    raise ValueError(
-        f"the rasterizer refused its arguments ({size}, {scene.num_channels} channels)"
-    )
+    raise ValueError(f"the rasterizer refused {size} with {scene.num_channels} channels")

@@ -1,7 +1,7 @@
 """Gaussians to images: one rasterizer with two back-ends, frames for live use, PLY files.
 
-`rasterization` is the bare call, `render_gaussians` the same for our data types, `FrameRenderer` the
-fast way to bytes. `ply` and `reference` are imported by those who need them.
+`rasterization` is the bare call, `render_gaussians` the same for our data types, `FrameRenderer`
+the fast way to bytes. `ply` and `reference` are imported by those who need them.
 """
 
 from avat3r_ros.rendering.frames import FrameRenderer, RenderedViews, render_gaussians

@@ -1,7 +1,7 @@
 """CUDA back-end of `rasterization`: gsplat, imported at the first use and nowhere else.
 
-Without CUDA, gsplat's import prints a warning and its functions fail with a NoneType error; everything
-it needs is therefore looked at before it is called.
+Without CUDA, gsplat's import prints a warning and its functions fail with a NoneType error;
+everything it needs is therefore looked at before it is called.
 """
 
 import functools
@@ -18,17 +18,17 @@ _CPU_REMEDY = "or move the tensors to the CPU, where backend='cpu' draws the sam
 def missing_requirement() -> str | None:
     """Say what keeps gsplat from running on this machine, and what helps; None if nothing does."""
     if not torch.cuda.is_available():
-        return "torch finds no CUDA device: run on a machine with an NVIDIA GPU and a CUDA build of torch"
+        return "torch finds no CUDA device: run on an NVIDIA GPU with a CUDA build of torch"
     if importlib.util.find_spec("gsplat") is None:
         return "gsplat is not installed: pip install gsplat==1.5.3"
     try:
-        from gsplat.cuda._backend import _C as compiled
+        from gsplat.cuda import _backend
     except Exception as error:  # whatever its just-in-time build runs into
         return f"gsplat could not be loaded ({type(error).__name__}: {error})"
-    if compiled is None:
+    if _backend._C is None:
         return (
-            "gsplat has no compiled CUDA code and no nvcc to compile it: install the CUDA toolkit of "
-            f"torch's version ({torch.version.cuda}), or a gsplat wheel built for it"
+            "gsplat has no compiled CUDA code and finds no nvcc to compile it: install the CUDA "
+            f"toolkit of torch's version ({torch.version.cuda}), or a gsplat wheel built for it"
         )
     return None
 
