@@ -1,0 +1,163 @@
+"""Square crops of the head: one metric box for all photos, background and shoulders removed.
+
+photo, matte ──► square around the box's projection ──► image_size² pixels, matte multiplied in
+neck plane (head frame) ──► everything below it is background
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from avat3r_ros import native
+from avat3r_ros.capture.template_fit import TemplateFit
+from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Camera, HeadCrops
+
+BOX_CENTER_HEAD_M = np.array([0.0, 0.012, -0.08])
+"""Middle of the crop: the middle of the head with its hair, head frame."""
+
+BOX_SIZE_M = 0.37
+"""Side of the crop at the middle's distance: head and neck, and 5 cm of hair around."""
+
+CHIN_LANDMARK = 152
+
+NECK_BELOW_CHIN_M = 0.03
+"""How far under the chin of the resting face the neck is cut, in front."""
+
+NECK_SLOPE = 0.25
+"""The cut rises by this much per metre towards the nape."""
+
+NECK_SOFTNESS_M = 0.006
+"""Width over which the matte fades at the cut."""
+
+
+def crop_heads(
+    images: Sequence[UInt8[np.ndarray, "h w 3"]],
+    mattes: Sequence[Float[np.ndarray, "h w"]],
+    fit: TemplateFit,
+    template: HeadTemplate,
+    image_size: int,
+) -> HeadCrops:
+    """Cut the fitted heads out of their photos.
+
+    Args:
+        images: RGB photos, sizes may differ.
+        mattes: Share of each pixel that belongs to the person, [0, 1].
+        fit: The template fitted to the same photos, in the same order.
+        template: The head model of the fit.
+        image_size: Side of the crops in pixels.
+
+    Raises:
+        ValueError: Numbers or sizes of images, mattes and fitted views do not agree.
+    """
+    if not len(images) == len(mattes) == len(fit.camera_from_head) > 0:
+        raise ValueError(
+            f"expected as many images and mattes as fitted views ({len(fit.camera_from_head)}), "
+            f"got {len(images)} and {len(mattes)}"
+        )
+    if image_size < 1:
+        raise ValueError(f"expected a positive image size, got {image_size}")
+    identity = torch.from_numpy(np.asarray(fit.identity, np.float32))
+    codes = torch.from_numpy(np.asarray(fit.codes, np.float32))
+    chin = template.landmarks(template.vertices(identity))[CHIN_LANDMARK].numpy()
+    crops, masks, intrinsics = [], [], []
+    for view, (image, matte) in enumerate(zip(images, mattes, strict=True)):
+        if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != matte.shape:
+            raise ValueError(
+                f"view {view}: expected an image (H, W, 3) and a matte (H, W), got {image.shape} "
+                f"and {matte.shape}"
+            )
+        pose = fit.camera_from_head[view]
+        left, top, size = _crop_square(fit.intrinsics[view], pose)
+        k = crop_and_resize_intrinsics(fit.intrinsics[view], left, top, size, image_size)
+        picture = _resample(image.astype(np.float32) / 255, left, top, size, image_size)
+        mask = _resample(matte.astype(np.float32), left, top, size, image_size).clip(0, 1)
+        vertices = template.vertices(identity, codes[view]).numpy()
+        mask = mask * _above_neck_cut(vertices, template, k, pose, image_size, chin)
+        crops.append((picture * mask[..., None]).transpose(2, 0, 1))
+        masks.append(mask[None])
+        intrinsics.append(k)
+    return HeadCrops(
+        images=torch.from_numpy(np.stack(crops)).float().clamp(0, 1),
+        masks=torch.from_numpy(np.stack(masks)).float(),
+        cameras=Camera(
+            intrinsics=torch.from_numpy(np.stack(intrinsics)).float(),
+            camera_from_head=torch.from_numpy(np.asarray(fit.camera_from_head)).float(),
+            width=image_size,
+            height=image_size,
+        ),
+        codes=codes,
+        identity=identity,
+    )
+
+
+def _crop_square(
+    intrinsics: np.ndarray, camera_from_head: np.ndarray
+) -> tuple[float, float, float]:
+    """Left, top and size in pixels of the square that shows the metric box."""
+    center = camera_from_head[:3, :3] @ BOX_CENTER_HEAD_M + camera_from_head[:3, 3]
+    x, y, _ = intrinsics @ (center / center[2])
+    size = 0.5 * (intrinsics[0, 0] + intrinsics[1, 1]) * BOX_SIZE_M / center[2]
+    return x - size / 2, y - size / 2, size
+
+
+def _resample(image: np.ndarray, left: float, top: float, size: float, out: int) -> np.ndarray:
+    """Sample a square of a float image on an out x out grid; 0 outside the image.
+
+    When shrinking, the image is blurred first to the width of an output pixel.
+    """
+    scale = size / out
+    height, width = image.shape[:2]
+    margin = int(np.ceil(4 * scale)) + 2
+    x0, y0 = max(int(left) - margin, 0), max(int(top) - margin, 0)
+    x1, y1 = min(int(left + size) + margin, width), min(int(top + size) + margin, height)
+    if x0 >= x1 or y0 >= y1:
+        return np.zeros((out, out, *image.shape[2:]), np.float32)
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    if scale > 1:
+        part = cv2.GaussianBlur(part, (0, 0), 0.45 * np.sqrt(scale**2 - 1) + 1e-3)
+    # OpenCV counts pixel centres at integers: ours are half a pixel further.
+    shift_x, shift_y = left - x0 + 0.5 * scale - 0.5, top - y0 + 0.5 * scale - 0.5
+    inverse = np.array([[scale, 0, shift_x], [0, scale, shift_y]])
+    return cv2.warpAffine(
+        part, inverse, (out, out), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=0
+    )
+
+
+def _above_neck_cut(
+    vertices: np.ndarray,
+    template: HeadTemplate,
+    intrinsics: np.ndarray,
+    camera_from_head: np.ndarray,
+    size: int,
+    chin: np.ndarray,
+) -> np.ndarray:
+    """1 above the neck plane, 0 below, in every pixel.
+
+    A pixel on the template is where its surface point is, and only the neck and hair are ever cut,
+    so that an open jaw stays whole. Others (hair, clothes) are taken to be as far away as the
+    middle of the neck.
+    """
+    ids, weights, _ = native.rasterize_mesh(
+        vertices, template.triangles.int().numpy(), intrinsics, camera_from_head, size, size
+    )
+    on_head = ids >= 0
+    points = np.einsum(
+        "hwk,hwkc->hwc", weights, vertices[template.triangles.numpy()[np.maximum(ids, 0)]]
+    )
+    head_from_camera = invert_pose(camera_from_head)
+    axis = camera_from_head[:3, :3] @ [0, chin[1], BOX_CENTER_HEAD_M[2]] + camera_from_head[:3, 3]
+    column, row = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+    rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(intrinsics).T
+    elsewhere = (rays * axis[2]) @ head_from_camera[:3, :3].T + head_from_camera[:3, 3]
+    points = np.where(on_head[..., None], points, elsewhere)
+    height = (
+        points[..., 1] - (chin[1] - NECK_BELOW_CHIN_M) - NECK_SLOPE * (chin[2] - points[..., 2])
+    )
+    above = (height / NECK_SOFTNESS_M + 0.5).clip(0, 1)
+    may_be_cut = template.region_mask("neck", "scalp").numpy()
+    return np.where(on_head & ~may_be_cut[np.maximum(ids, 0)], 1.0, above).astype(np.float32)
