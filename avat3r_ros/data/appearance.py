@@ -1,0 +1,382 @@
+"""What a synthetic person's skin, eyes and mouth look like: one colour per texel of the template.
+
+Everything is a function of the place on the *mean* head (metres, head frame: x the subject's left, y up,
+z out of the face), so the same cheek is the same cheek on every person. Colours are linear RGB.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+
+from avat3r_ros.data.noise import NoiseBank, value_noise
+from avat3r_ros.data.texels import TexelGrid, divisions_for_triangles
+from avat3r_ros.rig import REGIONS, HeadTemplate
+
+_TEXEL_MM = {
+    "scalp": 2.0, "neck": 2.0, "ears": 1.2, "eye_sockets": 4.0, "inner_mouth": 3.0, "tongue": 1.5,
+    "eyelashes": 3.0, "eye_left": 0.45, "eye_right": 0.45, "teeth": 0.8, "brows": 0.5, "lips": 0.5,
+}  # fmt: skip
+"""Texel size by region where it is not 0.8 mm; half a pixel of a 512-pixel crop is 0.3 mm."""
+
+_PORE_M, _BLOTCH_M = 0.0016, 0.005
+"""Wavelengths of the noise evaluated at texels; longer ones are evaluated at vertices."""
+
+_SKIN_TONES = np.array(
+    [
+        [244, 213, 196], [233, 193, 170], [222, 174, 145], [205, 152, 120],
+        [180, 126, 94], [146, 98, 70], [112, 73, 52], [82, 54, 40],
+    ]
+)  # fmt: skip
+"""From light to dark, sRGB bytes; a person lies somewhere between two neighbours."""
+
+_IRIS_COLORS = np.array(
+    [[84, 52, 30], [110, 74, 40], [100, 98, 60], [86, 112, 92], [88, 120, 150], [120, 134, 142]]
+)
+_HAIR_COLORS = np.array(
+    [
+        [24, 20, 18], [40, 28, 22], [70, 46, 30], [104, 70, 42], [150, 110, 64], [196, 160, 104],
+        [140, 66, 34], [150, 146, 142], [205, 202, 198],
+    ]
+)  # fmt: skip
+
+IRIS_RADIUS_RAD = 0.385
+"""Angle under which the iris appears from the eye's centre: 6.2 mm on the template's eyeball."""
+
+
+def linear_from_srgb8(color: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """Linear light of sRGB bytes, with the gamma of 2 that `shading` undoes by a square root."""
+    return (np.asarray(color, np.float32) / 255) ** 2
+
+
+@dataclass(frozen=True)
+class TemplateSurface:
+    """What is the same for all people: texels of the template and their places on the mean head.
+
+    Attributes:
+        grid: Texels of all template triangles.
+        triangles: Vertex ids of the template's triangles.
+        points: Place of each texel on the mean head, metres.
+        regions: Soft membership of each texel in each region, fading over one triangle.
+        hard_regions: Region of each texel, index into `REGIONS`.
+        eye_centers: Centres of the left and right eyeball on the mean head, metres.
+        noise: Fine noise at the texels.
+        tree: Nearest-texel search over `points`.
+        brow_line: Coefficients of the brow's height over |x|, lowest power first.
+    """
+
+    grid: TexelGrid
+    triangles: np.ndarray
+    vertices: np.ndarray
+    points: np.ndarray
+    regions: dict[str, np.ndarray]
+    hard_regions: np.ndarray
+    eye_centers: np.ndarray
+    noise: NoiseBank
+    tree: cKDTree
+    brow_line: np.ndarray
+
+    def smooth_noise(self, wavelength_m: float, rng: np.random.Generator) -> np.ndarray:
+        """Noise of a wavelength above the mesh's edges, at the texels; unit spread."""
+        values = value_noise(self.vertices, wavelength_m, rng)
+        return self.grid.interpolate(values, self.triangles)
+
+
+@lru_cache(maxsize=2)
+def template_surface(template: HeadTemplate) -> TemplateSurface:
+    """Lay out the texels of a template; about a second, once per process."""
+    vertices = template.neutral.numpy()
+    triangles = template.triangles.numpy().astype(np.int32)
+    region_of = template.triangle_regions.numpy()
+    size_mm = np.array([_TEXEL_MM.get(name, 0.8) for name in REGIONS])[region_of]
+    grid = TexelGrid.build(divisions_for_triangles(vertices, triangles, size_mm * 1e-3))
+    points = grid.interpolate(vertices, triangles)
+    membership = np.zeros((len(vertices), len(REGIONS)), np.float32)
+    for corner in range(3):
+        np.add.at(membership, (triangles[:, corner], region_of), 1)
+    membership /= np.maximum(membership.sum(1, keepdims=True), 1)
+    soft = {
+        name: grid.interpolate(np.ascontiguousarray(membership[:, i]), triangles)
+        for i, name in enumerate(REGIONS)
+    }
+    centers = []
+    for name in ("eye_left", "eye_right"):
+        eye = vertices[np.unique(triangles[region_of == REGIONS.index(name)])]
+        centers.append((eye.min(0) + eye.max(0)) / 2)
+    brows = vertices[np.unique(triangles[region_of == REGIONS.index("brows")])]
+    return TemplateSurface(
+        grid=grid,
+        triangles=triangles,
+        vertices=vertices,
+        points=points,
+        regions=soft,
+        hard_regions=region_of[grid.triangle_ids],
+        eye_centers=np.array(centers),
+        noise=NoiseBank(points, (_PORE_M, _BLOTCH_M), fields=3),
+        tree=cKDTree(points),
+        brow_line=np.polynomial.polynomial.polyfit(np.abs(brows[:, 0]), brows[:, 1], 2),
+    )
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """The colours of one person.
+
+    Attributes:
+        albedo: Linear RGB of each texel of the template.
+        hair: Linear RGB of the scalp hair, before strand variation.
+        style: One of `hair.STYLES`.
+        gloss: Strength of the skin's highlight, about 0.02 to 0.15.
+    """
+
+    albedo: Float[np.ndarray, "m 3"]
+    hair: Float[np.ndarray, "3"]
+    style: str
+    gloss: float
+
+
+def random_appearance(rng: np.random.Generator, template: HeadTemplate, style: str) -> Appearance:
+    """Draw the looks of a person with the given hair style."""
+    surface = template_surface(template)
+    points = surface.points
+    tone = rng.uniform(0, len(_SKIN_TONES) - 1.001)
+    low = int(tone)
+    skin_color = linear_from_srgb8(
+        _SKIN_TONES[low] + (tone - low) * (_SKIN_TONES[low + 1] - _SKIN_TONES[low])
+    ) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
+    hair_color = linear_from_srgb8(_hair_color(rng, tone))
+
+    albedo = _skin(surface, skin_color, tone, rng)
+    _paint_spots(surface, albedo, tone, rng)
+    _paint_lips(surface, albedo, rng)
+    if rng.random() < 0.45:
+        _paint_beard(surface, albedo, hair_color, rng)
+    _paint_scalp(surface, albedo, hair_color, style, rng)
+    _paint_brows(surface, albedo, hair_color, rng)
+    _paint_lids(surface, albedo, hair_color, rng)
+    iris = _IRIS_COLORS[rng.integers(0, 2 if tone > 3 else len(_IRIS_COLORS))]
+    _paint_eyes(surface, albedo, linear_from_srgb8(iris * rng.uniform(0.8, 1.15)), rng)
+    _paint_mouth(surface, albedo, points, rng)
+    np.clip(albedo, 0.0, 1.0, out=albedo)
+    return Appearance(albedo, hair_color, style, float(rng.uniform(0.03, 0.12)))
+
+
+def _hair_color(rng: np.random.Generator, tone: float) -> np.ndarray:
+    """Darker skin goes with darker hair; grey hair with any."""
+    if rng.random() < 0.12:
+        choice = rng.integers(7, 9)
+    else:
+        choice = rng.integers(0, 7 if tone < 3 else 3)
+    return _HAIR_COLORS[choice] * rng.uniform(0.85, 1.15)
+
+
+def _blob(points: np.ndarray, center: tuple[float, float, float], radius_m: float) -> np.ndarray:
+    """Gaussian bump mirrored to both sides of the face."""
+    mirrored = np.stack([np.abs(points[:, 0]), points[:, 1], points[:, 2]], -1)
+    squared = ((mirrored - np.array(center, np.float32)) ** 2).sum(-1)
+    return np.exp(-squared / (2 * radius_m**2))
+
+
+def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Smooth 0 -> 1 as `value` goes from low to high (also where low > high)."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _mix(albedo: np.ndarray, color: np.ndarray, amount: np.ndarray) -> None:
+    albedo += (np.asarray(color, np.float32) - albedo) * amount[:, None].astype(np.float32)
+
+
+def _skin(
+    surface: TemplateSurface, color: np.ndarray, tone: float, rng: np.random.Generator
+) -> np.ndarray:
+    points = surface.points
+    # Melanin darkens all channels, most the blue; blood takes green and blue away.
+    melanin = (
+        0.05 * surface.smooth_noise(0.03, rng)
+        + 0.035 * surface.noise.mixture(_BLOTCH_M, rng)
+        + rng.uniform(0.02, 0.045) * surface.noise.mixture(_PORE_M, rng)
+    )
+    flush = rng.uniform(0.5, 1.4)
+    blood = flush * (
+        0.16 * _blob(points, (0.042, -0.035, -0.005), 0.016)
+        + 0.14 * _blob(points, (0.0, -0.032, 0.02), 0.012)
+        + 0.10 * _blob(points, (0.0, -0.105, 0.0), 0.012)
+        + 0.15 * surface.regions["ears"]
+        + 0.05 * surface.smooth_noise(0.02, rng)
+        + 0.04 * surface.noise.mixture(_BLOTCH_M, rng)
+    )
+    blood += 0.12 * np.maximum(surface.regions["lid_left"], surface.regions["lid_right"])
+    shadow = rng.uniform(0.05, 0.22) * _blob(points, (0.028, -0.017, -0.004), 0.008)
+    shadow += 0.7 * _blob(points, (0.0075, -0.042, 0.012), 0.0032)  # nostrils
+    weight = 1.0 / (1.0 + 0.25 * tone)
+    log_albedo = -np.outer(melanin + shadow, [0.9, 1.1, 1.3])
+    log_albedo -= weight * np.outer(blood, [0.1, 1.0, 0.9])
+    return (color * np.exp(log_albedo)).astype(np.float32)
+
+
+def _paint_spots(
+    surface: TemplateSurface, albedo: np.ndarray, tone: float, rng: np.random.Generator
+) -> None:
+    """Freckles over nose and cheeks of some, and a few moles anywhere."""
+    skin = np.flatnonzero(surface.hard_regions == REGIONS.index("skin"))
+    freckled = tone < 3.5 and rng.random() < 0.35
+    candidates = skin[rng.integers(0, len(skin), 900 if freckled else 60)]
+    place = surface.points[candidates]
+    chance = np.exp(-(((place - [0, -0.02, 0.0]) / [0.05, 0.025, 0.03]) ** 2).sum(-1))
+    freckles = candidates[rng.random(len(candidates)) < chance * (0.8 if freckled else 0.1)]
+    moles = skin[rng.integers(0, len(skin), rng.integers(0, 7))]
+    for centers, radius_m, spread, depth in (
+        (freckles, 0.0009, 0.4, rng.uniform(0.15, 0.45)),
+        (moles, 0.0016, 0.3, 0.9),
+    ):
+        for center in centers:
+            radius = radius_m * rng.lognormal(0, spread)
+            near = surface.tree.query_ball_point(surface.points[center], 2.2 * radius)
+            near = np.array(near)
+            distance = np.linalg.norm(surface.points[near] - surface.points[center], axis=1)
+            amount = depth * np.exp(-((distance / radius) ** 2))
+            albedo[near] *= np.exp(-np.outer(amount, [0.7, 1.0, 1.2])).astype(np.float32)
+
+
+def _paint_lips(surface: TemplateSurface, albedo: np.ndarray, rng: np.random.Generator) -> None:
+    amount = _step(surface.regions["lips"], 0.15, 0.85)
+    if rng.random() < 0.15:  # lipstick
+        color = linear_from_srgb8(rng.uniform([130, 20, 30], [200, 70, 90]))
+        _mix(albedo, color, 0.75 * amount)
+        return
+    strength = rng.uniform(0.35, 0.75)
+    creases = 0.08 * surface.noise.mixture(_PORE_M, rng)
+    tint = np.outer(strength * amount * (1 + creases), [0.25, 1.0, 0.75])
+    albedo *= np.exp(-tint).astype(np.float32)
+
+
+def _beard_mask(points: np.ndarray) -> np.ndarray:
+    """Where a beard grows: from the sideburns along the jaw, chin, throat and over the lip."""
+    side, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
+    # The upper edge runs from the sideburn (in front of the ear) to the corner of the mouth.
+    edge = np.interp(z, [-0.09, -0.062, -0.04, -0.02, -0.008], [0.0, -0.022, -0.05, -0.062, -0.068])
+    jaw = _step(y, edge + 0.006, edge - 0.006)
+    lip = _step(y, -0.044, -0.050) * _step(side, 0.034, 0.026) * _step(z, -0.012, -0.006)
+    lip *= 1 - 0.7 * _step(side, 0.004, 0.0) * _step(y, -0.066, -0.058)
+    throat = _step(y, -0.145, -0.12) * _step(z, -0.1, -0.08)
+    soul = 1 - 0.6 * _step(np.abs(y + 0.092), 0.008, 0.002) * _step(side, 0.008, 0.016)
+    return np.maximum(jaw * soul, lip) * throat
+
+
+def _paint_beard(
+    surface: TemplateSurface, albedo: np.ndarray, hair: np.ndarray, rng: np.random.Generator
+) -> None:
+    mask = _beard_mask(surface.points) * (1 - _step(surface.regions["lips"], 0.1, 0.6))
+    mask *= (surface.regions["skin"] + surface.regions["neck"]).clip(0, 1)
+    density = rng.uniform(0.12, 0.75)
+    stubble = 0.5 + 0.5 * np.tanh(1.5 * surface.noise.mixture(_PORE_M, rng))
+    patches = (1 + 0.3 * surface.smooth_noise(0.012, rng)).clip(0.2, 1.3)
+    _mix(albedo, hair * 0.8, (mask * density * patches * (0.55 + 0.45 * stubble)).clip(0, 0.92))
+
+
+def _paint_scalp(
+    surface: TemplateSurface,
+    albedo: np.ndarray,
+    hair: np.ndarray,
+    style: str,
+    rng: np.random.Generator,
+) -> None:
+    """Hair roots: faint stubble on a bald scalp, nearly opaque under hair."""
+    ragged = 0.12 * surface.smooth_noise(0.01, rng) + 0.08 * surface.noise.mixture(_BLOTCH_M, rng)
+    mask = _step(surface.regions["scalp"] + ragged, 0.25, 0.8)
+    if style == "bald":
+        crown = _step(surface.points[:, 1], 0.03, 0.075)  # hair is lost from the crown down
+        mask = mask * (rng.uniform(0.1, 0.4) + rng.uniform(0.0, 0.4) * (1 - crown))
+    roots = 0.85 + 0.15 * np.tanh(surface.noise.mixture(_PORE_M, rng))
+    _mix(albedo, hair * 0.75, (mask * roots).clip(0, 0.95))
+
+
+def _paint_brows(
+    surface: TemplateSurface, albedo: np.ndarray, hair: np.ndarray, rng: np.random.Generator
+) -> None:
+    points = surface.points
+    rows = np.flatnonzero(
+        (points[:, 1] > -0.002) & (points[:, 1] < 0.035) & (points[:, 2] > -0.035)
+        & (surface.regions["skin"] + surface.regions["brows"] > 0.3)
+    )  # fmt: skip
+    side, height = np.abs(points[rows, 0]), points[rows, 1]
+    inner, outer = rng.uniform(0.0115, 0.0155), rng.uniform(0.047, 0.053)
+    middle = np.polynomial.polynomial.polyval(side, surface.brow_line) + rng.normal(0, 0.0012)
+    middle += rng.uniform(-0.05, 0.09) * (side - 0.03)  # straight or arched
+    along = (side - inner) / (outer - inner)
+    half = rng.uniform(0.0026, 0.0048) * (1 - 0.55 * along.clip(0, 1) ** 1.5)
+    across = (height - middle) / half
+    # Hairs lean outwards: noise stretched along a direction that turns from up to sideways.
+    lean = 0.9 - 0.75 * along.clip(0, 1)
+    stroke = np.stack([side - lean * (height - middle), 0.25 * (height - middle)], -1)
+    hairs = value_noise(stroke.astype(np.float32), 0.0008, rng)
+    density = _step(along, -0.06, 0.12) * _step(along, 1.08, 0.8)
+    density = density * _step(np.abs(across) - 0.16 * hairs, 1.25, 0.55) * (0.86 + 0.14 * hairs)
+    strands = np.zeros(len(points), np.float32)
+    strands[rows] = density * rng.uniform(0.7, 0.95)
+    _mix(albedo, hair * 0.7, strands.clip(0, 1))
+
+
+def _paint_lids(
+    surface: TemplateSurface, albedo: np.ndarray, hair: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Lashes, the dark line they root in, and pink around the eyeball."""
+    regions = surface.regions
+    _mix(albedo, np.array([0.010, 0.008, 0.007]), _step(regions["eyelashes"], 0.5, 0.9))
+    _mix(albedo, np.array([0.22, 0.09, 0.08]), 0.9 * _step(regions["eye_sockets"], 0.3, 0.9))
+    lids = np.maximum(regions["lid_left"], regions["lid_right"])
+    rim = _step(regions["eye_sockets"], 0.08, 0.4) * _step(lids, 0.2, 0.5)
+    upper = _step(surface.points[:, 1], 0.0, 0.003)
+    albedo *= np.exp(-np.outer(rim * (0.35 + upper * rng.uniform(0.4, 1.2)), [1.0, 1.1, 1.1]))
+
+
+def _paint_eyes(
+    surface: TemplateSurface, albedo: np.ndarray, iris_color: np.ndarray, rng: np.random.Generator
+) -> None:
+    pupil = rng.uniform(0.30, 0.45) * IRIS_RADIUS_RAD
+    fibres = rng.normal(size=160)
+    white = linear_from_srgb8(np.array([232, 226, 220]) * rng.uniform(0.92, 1.03))
+    for side, name in enumerate(("eye_left", "eye_right")):
+        rows = np.flatnonzero(surface.hard_regions == REGIONS.index(name))
+        direction = surface.points[rows] - surface.eye_centers[side]
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        angle = np.arccos(direction[:, 2].clip(-1, 1))
+        around = np.arctan2(direction[:, 1], direction[:, 0])
+        fibre = np.interp(around, np.linspace(-np.pi, np.pi, len(fibres)), fibres)
+        color = np.tile(white, (len(rows), 1))
+        veins = value_noise(surface.points[rows], 0.002, rng)
+        redness = (0.10 + 0.06 * veins) * _step(angle, 0.5, 1.1)
+        color *= np.exp(-np.outer(redness, [0.15, 1.0, 0.9]))
+        radius = angle / IRIS_RADIUS_RAD
+        glow = (0.75 + 0.18 * fibre * _step(radius, 0.3, 0.7)) * (1.3 - 0.45 * radius)
+        limbus = 1 - 0.7 * _step(radius, 0.74, 1.0)
+        inside = _step(radius, 1.06, 0.94)[:, None]
+        color += (np.outer(glow * limbus, iris_color) - color) * inside
+        color *= 1 - 0.985 * _step(angle, pupil * 1.12, pupil * 0.9)[:, None]
+        # The upper lid and its lashes keep light away from the top of the eyeball.
+        color *= (1 - 0.45 * _step(direction[:, 1], 0.02, 0.42))[:, None]
+        albedo[rows] = color
+
+
+def _paint_mouth(
+    surface: TemplateSurface, albedo: np.ndarray, points: np.ndarray, rng: np.random.Generator
+) -> None:
+    """Teeth with gaps, tongue, and a throat that gets no light."""
+    depth = points[:, 2]
+    rows = np.flatnonzero(surface.hard_regions == REGIONS.index("teeth"))
+    shade = rng.uniform(0.85, 1.0)
+    ivory = linear_from_srgb8(np.array([228, 218, 196]) * shade)
+    along = np.arctan2(points[rows, 0], points[rows, 2] + 0.05)  # around the dental arch
+    gap = np.abs(((along / 0.17) % 1.0) - 0.5)
+    color = ivory * (1 - 0.35 * _step(gap, 0.42, 0.5))[:, None]
+    albedo[rows] = color * _step(depth[rows], -0.045, -0.01)[:, None]
+    rows = np.flatnonzero(surface.hard_regions == REGIONS.index("tongue"))
+    rough = 1 + 0.1 * surface.noise.mixture(_PORE_M, rng)[rows]
+    color = linear_from_srgb8(np.array([178, 92, 92])) * rough[:, None]
+    albedo[rows] = color * _step(depth[rows], -0.06, -0.015)[:, None]
+    rows = np.flatnonzero(surface.hard_regions == REGIONS.index("inner_mouth"))
+    color = linear_from_srgb8(np.array([120, 52, 50]))
+    albedo[rows] = color * (0.04 + 0.96 * _step(depth[rows], -0.03, -0.002))[:, None]

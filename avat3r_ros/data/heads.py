@@ -1,0 +1,420 @@
+"""SyntheticHead: one made-up person, rendered from any camera in any expression, with exact truth.
+
+The person is the head template with a random identity, bent a little so that no template fits them
+exactly, painted (appearance.py), with hair (hair.py) and clothes (clothes.py):
+
+    identity, code ─► template vertices ─► + hair, clothes ─► triangles and barycentrics per pixel
+                                                                   │
+    texels, hair picture ──────────────────── colour x light ◄─────┘
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from avat3r_ros import native
+from avat3r_ros.data.appearance import random_appearance, template_surface
+from avat3r_ros.data.clothes import random_clothes
+from avat3r_ros.data.hair import STYLES, random_hair
+from avat3r_ros.data.noise import value_noise
+from avat3r_ros.data.shading import (
+    Light,
+    NormalOperator,
+    bake_ambient_occlusion,
+    encode,
+    random_light,
+    vertex_light,
+)
+from avat3r_ros.expression import validate_code
+from avat3r_ros.rig import REGIONS, HeadTemplate
+from avat3r_ros.types import Camera, SurfaceBinding
+
+_STYLE_ODDS = (0.1, 0.15, 0.3, 0.22, 0.23)
+"""Shares of the hair styles `STYLES` among people."""
+
+_BEND_M, _BEND_WAVELENGTH_M = 0.0012, 0.05
+"""Spread and scale of the change of shape that lies outside the template's identities."""
+
+_SELF_LIT = ("inner_mouth", "teeth", "tongue", "eyelashes", "eye_left", "eye_right", "eye_sockets")
+"""Regions whose shadows are painted: they are hidden while the mouth is shut and the lids are where
+occlusion is baked."""
+
+
+@dataclass(frozen=True)
+class SyntheticView:
+    """A picture of a synthetic head with the truth behind every pixel.
+
+    Attributes:
+        image: RGB in [0, 1], times the mask (black background).
+        mask: Share of each pixel that the head covers.
+        position_map: Head-frame surface point at each pixel's centre, metres; 0 where there is none.
+        binding: Place of that point on the head template; off the template (hair) -1.
+        surface: Place of that point on the person's own mesh, hair included; for
+            `SyntheticHead.surface_points`.
+        depth_m: Camera-frame z of that point; infinite where there is none.
+    """
+
+    image: Float[Tensor, "3 h w"]
+    mask: Float[Tensor, "1 h w"]
+    position_map: Float[Tensor, "3 h w"]
+    binding: SurfaceBinding
+    surface: SurfaceBinding
+    depth_m: Float[Tensor, "h w"]
+
+
+class SyntheticHead:
+    """A person drawn from a seed; the same seed is the same person.
+
+    Attributes:
+        identity: Template coefficients, standard deviations. The shape also has a part that no
+            coefficients can express.
+        light: Default light, fixed to the head.
+        style: Hair style, one of `hair.STYLES`.
+    """
+
+    def __init__(self, seed: int, template: HeadTemplate, *, style: str | None = None) -> None:
+        """Draw a person.
+
+        Args:
+            seed: Any non-negative integer.
+            template: Shared by all people; its texels are laid out at first use.
+            style: Hair style instead of a random one.
+        """
+        rng = np.random.default_rng([seed, 0xA7A3])
+        self.seed = seed
+        self.template = template
+        self.identity = rng.normal(size=template.num_identity).clip(-2.2, 2.2).astype(np.float32)
+        drawn = STYLES[rng.choice(len(STYLES), p=_STYLE_ODDS)]
+        self.style = drawn if style is None else style
+        appearance = random_appearance(rng, template, self.style)
+        self.light = random_light(rng)
+        hair = random_hair(rng, template, self.style, appearance.hair)
+        self._patches = [patch for patch in (hair, random_clothes(rng)) if patch is not None]
+        self._num_worn = 1  # the last patch is the clothes
+
+        neutral = template.neutral.numpy()
+        bend = [value_noise(neutral, _BEND_WAVELENGTH_M, rng) for _ in range(3)]
+        identity_shape = template.vertices(torch.from_numpy(self.identity)).numpy()
+        self._rest = (identity_shape + _BEND_M * np.stack(bend, -1)).astype(np.float32)
+        self._expressions = template.expression_basis.reshape(52, -1).numpy()
+        self._albedo = appearance.albedo.astype(np.float32)
+        self._grid = template_surface(template).grid
+        self._assemble_mesh()
+        self._prepare_light(appearance.gloss)
+
+    @property
+    def num_template_triangles(self) -> int:
+        """Triangles of the person's mesh below this number are the template's."""
+        return len(self.template.triangles)
+
+    def vertices(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "v 3"]:
+        """Vertices of the person's mesh (template, hair, clothes) in an expression, metres."""
+        code = validate_code("arkit_52", code)
+        template_vertices = self._rest + (code @ self._expressions).reshape(-1, 3)
+        return np.concatenate(
+            [template_vertices, *(patch.vertices(template_vertices) for patch in self._patches)]
+        )
+
+    def surface_points(
+        self, surface: SurfaceBinding, code: Float[np.ndarray, "52"]
+    ) -> Float[Tensor, "*p 3"]:
+        """Where points of the person's surface are in an expression; 0 where there is no surface."""
+        ids = surface.triangle_ids.numpy()
+        corners = self.vertices(code)[self._triangles[ids.clip(0)]]
+        points = np.einsum("...kc,...k->...c", corners, surface.barycentrics.numpy())
+        return torch.from_numpy(points * (ids >= 0)[..., None])
+
+    def render(
+        self,
+        camera: Camera,
+        code: Float[np.ndarray, "52"],
+        *,
+        supersample: int = 2,
+        light: Light | None = None,
+    ) -> SyntheticView:
+        """Take a picture of the head alone, cut at the neck, with truth per pixel.
+
+        Args:
+            camera: One camera (no leading dimension).
+            code: `arkit_52` scores.
+            supersample: Picture samples per pixel and axis.
+            light: In the head frame; the person's own if None.
+
+        Raises:
+            ValueError: The camera is a batch or the code is not an `arkit_52` code.
+        """
+        intrinsics, pose = _single_camera(camera)
+        vertices = self.vertices(code)
+        size = (camera.width, camera.height)
+        rgba = self._picture(
+            vertices, intrinsics, pose, size, supersample, light or self.light, clothed=False
+        )
+        fragments = native.rasterize_mesh(
+            vertices, self._drawn(clothed=False), intrinsics, pose, *size
+        )
+        ids = self._own_ids(fragments.triangle_ids, clothed=False)
+        corners = vertices[self._triangles[ids.clip(0)]]
+        positions = np.einsum("hwkc,hwk->hwc", corners, fragments.barycentrics)
+        kept = (ids >= 0) & (height_over_neck_cut(positions) > 0)
+        ids = np.where(kept, ids, -1).astype(np.int64)
+        barycentrics = fragments.barycentrics * kept[..., None]
+        on_template = ids < self.num_template_triangles
+        return SyntheticView(
+            image=torch.from_numpy(np.ascontiguousarray(rgba[..., :3].transpose(2, 0, 1))),
+            mask=torch.from_numpy(rgba[None, ..., 3].copy()),
+            position_map=torch.from_numpy(
+                np.ascontiguousarray((positions * kept[..., None]).transpose(2, 0, 1))
+            ),
+            binding=SurfaceBinding(
+                torch.from_numpy(np.where(on_template, ids, -1)),
+                torch.from_numpy(barycentrics * on_template[..., None]),
+            ),
+            surface=SurfaceBinding(torch.from_numpy(ids), torch.from_numpy(barycentrics)),
+            depth_m=torch.from_numpy(np.where(kept, fragments.depth_m, np.inf)),
+        )
+
+    def render_portrait(
+        self,
+        camera: Camera,
+        code: Float[np.ndarray, "52"],
+        *,
+        supersample: int = 2,
+        light: Light | None = None,
+        head_from_body: Float[np.ndarray, "4 4"] | None = None,
+    ) -> Float[np.ndarray, "h w 4"]:
+        """Take a picture with neck and clothes.
+
+        Args:
+            camera: One camera (no leading dimension).
+            code: `arkit_52` scores.
+            supersample: Samples per pixel and axis.
+            light: In the head frame; the person's own if None.
+            head_from_body: Moves the clothes against the head; identity if None.
+
+        Returns:
+            RGB times coverage, and coverage; in [0, 1].
+        """
+        intrinsics, pose = _single_camera(camera)
+        vertices = self.vertices(code)
+        if head_from_body is not None:
+            clothes = vertices[self._clothes_start :]
+            moved = clothes @ head_from_body[:3, :3].T + head_from_body[:3, 3]
+            vertices[self._clothes_start :] = moved
+        size = (camera.width, camera.height)
+        return self._picture(
+            vertices, intrinsics, pose, size, supersample, light or self.light, clothed=True
+        )
+
+    def _assemble_mesh(self) -> None:
+        """Join template, hair and clothes; choose what is drawn."""
+        triangles = [self.template.triangles.numpy()]
+        self._vertex_starts = []
+        start = len(self._rest)
+        for patch in self._patches:
+            self._vertex_starts.append(start)
+            triangles.append(patch.triangles + start)
+            start += len(patch.offsets)
+        self._clothes_start = self._vertex_starts[-1]
+        self._triangles = np.concatenate(triangles).astype(np.int32)
+        self._part_starts = np.cumsum([0] + [len(part) for part in triangles])
+        regions = self.template.triangle_regions.numpy()
+        shown = np.ones(len(self._triangles), bool)
+        # The template's lashes are solid bars; on a face they read as thick make-up.
+        shown[: len(regions)] = regions != REGIONS.index("eyelashes")
+        self._clothed_ids = np.flatnonzero(shown).astype(np.int32)
+        shown[self._part_starts[-2] :] = False
+        self._bare_ids = np.flatnonzero(shown).astype(np.int32)
+        self._clothed_triangles = self._triangles[self._clothed_ids]
+        self._bare_triangles = self._triangles[self._bare_ids]
+
+    def _prepare_light(self, gloss: float) -> None:
+        """Bake occlusion at rest and say how shiny each vertex is."""
+        vertices = self.vertices(np.zeros(52, np.float32))
+        self._normals = NormalOperator(self._triangles, len(vertices))
+        normals = self._normals(vertices)
+        occlusion = bake_ambient_occlusion(vertices, self._clothed_triangles, normals)
+        occlusion = 0.12 + 0.88 * occlusion
+        shine = np.full(len(vertices), gloss, np.float32)
+        regions = self.template.triangle_regions.numpy()
+        triangles = self.template.triangles.numpy()
+        for name in _SELF_LIT:
+            own = np.unique(triangles[regions == REGIONS.index(name)])
+            occlusion[own] = 0.8
+            shine[own] = 0.0
+        shine[np.unique(triangles[regions == REGIONS.index("lips")])] = gloss * 1.8
+        shine[np.unique(triangles[regions == REGIONS.index("scalp")])] = gloss * 0.6
+        if len(self._patches) == 2:
+            shine[self._vertex_starts[0] : self._clothes_start] = 0.05
+        shine[self._clothes_start :] = 0.0
+        self._occlusion, self._shine = occlusion, shine
+        eyes = []
+        for side, name in enumerate(("eye_left", "eye_right")):
+            rows = np.flatnonzero(regions == REGIONS.index(name))
+            eyes.append((rows.min(), rows.max() + 1, np.unique(triangles[rows])))
+            if len(rows) != rows.max() + 1 - rows.min():
+                raise ValueError(f"expected the triangles of {name} to be consecutive")
+            del side
+        self._eyes = eyes
+
+    def _drawn(self, *, clothed: bool) -> np.ndarray:
+        return self._clothed_triangles if clothed else self._bare_triangles
+
+    def _own_ids(self, drawn_ids: Int[np.ndarray, "*p"], *, clothed: bool) -> np.ndarray:
+        table = self._clothed_ids if clothed else self._bare_ids
+        return np.where(drawn_ids >= 0, table[drawn_ids], -1)
+
+    def _picture(
+        self,
+        vertices: np.ndarray,
+        intrinsics: np.ndarray,
+        pose: np.ndarray,
+        size: tuple[int, int],
+        supersample: int,
+        light: Light,
+        *,
+        clothed: bool,
+    ) -> np.ndarray:
+        """Premultiplied RGBA of the head, float32."""
+        if supersample < 1:
+            raise ValueError(f"expected supersample >= 1, got {supersample}")
+        width, height = size
+        left, top, right, bottom = _bounds(vertices, intrinsics, pose, size)
+        out = np.zeros((height, width, 4), np.float32)
+        if right <= left or bottom <= top:
+            return out
+        window = np.array(intrinsics)
+        window[0, 2] -= left
+        window[1, 2] -= top
+        window[:2] *= supersample
+        fragments = native.rasterize_mesh(
+            vertices,
+            self._drawn(clothed=clothed),
+            window,
+            pose,
+            (right - left) * supersample,
+            (bottom - top) * supersample,
+        )
+        pixels = np.flatnonzero(fragments.triangle_ids >= 0)
+        ids = (self._clothed_ids if clothed else self._bare_ids)[
+            fragments.triangle_ids.ravel()[pixels]
+        ]
+        weights = fragments.barycentrics.reshape(-1, 3)[pixels]
+        color, height_over_cut = self._shade(vertices, ids, weights, pose, light)
+        rgba = np.zeros((*fragments.triangle_ids.shape, 4), np.float32)
+        flat = rgba.reshape(-1, 4)
+        if not clothed:
+            keep = height_over_cut > 0
+            pixels, color = pixels[keep], color[keep]
+        flat[pixels] = color
+        if supersample > 1:
+            rgba = cv2.resize(rgba, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+        out[top:bottom, left:right] = rgba
+        return out
+
+    def _shade(
+        self,
+        vertices: np.ndarray,
+        ids: np.ndarray,
+        weights: np.ndarray,
+        pose: np.ndarray,
+        light: Light,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """RGBA of visible surface points, and their height over the neck cut."""
+        eye = (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32)
+        to_camera = eye - vertices
+        to_camera /= np.linalg.norm(to_camera, axis=1, keepdims=True)
+        normals = self._normals(vertices)
+        # A sheet seen from behind (inside of hair, far side of the collar) is lit on that side.
+        channels = np.empty((len(vertices), 5), np.float32)
+        channels[:, :4] = vertex_light(normals, to_camera, light, self._occlusion, self._shine)
+        channels[:, 4] = height_over_neck_cut(vertices)
+        table = channels[self._triangles].reshape(len(self._triangles), 15)
+        corners = table[ids].reshape(-1, 3, 5)
+        mixed = np.einsum("pkc,pk->pc", corners, weights)
+
+        albedo = np.empty((len(ids), 3), np.float32)
+        own = ids < self._part_starts[1]
+        rows = np.flatnonzero(own)
+        albedo[rows] = self._albedo[self._grid.lookup(ids[rows], weights[rows])]
+        for patch, low, high in zip(
+            self._patches, self._part_starts[1:-1], self._part_starts[2:], strict=True
+        ):
+            rows = np.flatnonzero((ids >= low) & (ids < high))
+            if len(rows):
+                albedo[rows] = patch.colors(ids[rows] - low, weights[rows])
+        color = albedo * mixed[:, :3] + mixed[:, 3:4]
+        self._add_eye_highlights(vertices, ids, weights, eye, light, color)
+        out = np.ones((len(ids), 4), np.float32)
+        out[:, :3] = encode(color)
+        return out, mixed[:, 4]
+
+    def _add_eye_highlights(
+        self,
+        vertices: np.ndarray,
+        ids: np.ndarray,
+        weights: np.ndarray,
+        eye: np.ndarray,
+        light: Light,
+        color: np.ndarray,
+    ) -> None:
+        """Mirror-like glints of the lights on the wet eyeballs, which are nearly spheres."""
+        for low, high, own in self._eyes:
+            rows = np.flatnonzero((ids >= low) & (ids < high))
+            if not len(rows):
+                continue
+            points = vertices[own]
+            center = (points.min(0) + points.max(0)) / 2
+            place = np.einsum("pkc,pk->pc", vertices[self._triangles[ids[rows]]], weights[rows])
+            normal = place - center
+            normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+            view = eye - center
+            view /= np.linalg.norm(view)
+            for direction, strength, power in (
+                (light.key_direction, 0.9, 220),
+                (light.fill_direction, 0.15, 90),
+            ):
+                half = view + direction
+                half = (half / np.linalg.norm(half)).astype(np.float32)
+                glint = strength * np.maximum(normal @ half, 0) ** power
+                color[rows] += glint[:, None].astype(np.float32)
+
+
+NECK_CUT_Y_M, NECK_CUT_SLOPE = -0.128, -0.30
+"""The head ends at the plane y = NECK_CUT_Y_M + NECK_CUT_SLOPE (z + 0.05): under the chin, rising to the
+back of the neck."""
+
+
+def height_over_neck_cut(points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+    """Signed height over the plane at which a head crop ends, metres; positive is kept."""
+    return points[..., 1] - (NECK_CUT_Y_M + NECK_CUT_SLOPE * (points[..., 2] + 0.05))
+
+
+def _single_camera(camera: Camera) -> tuple[np.ndarray, np.ndarray]:
+    if camera.intrinsics.ndim != 2:
+        raise ValueError(
+            f"expected one camera, got a batch of shape {tuple(camera.intrinsics.shape[:-2])}"
+        )
+    return (
+        camera.intrinsics.double().numpy(),
+        camera.camera_from_head.double().numpy(),
+    )
+
+
+def _bounds(
+    vertices: np.ndarray, intrinsics: np.ndarray, pose: np.ndarray, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Pixel rectangle that holds the whole mesh, clipped to the image."""
+    points = vertices @ pose[:3, :3].T.astype(np.float32) + pose[:3, 3].astype(np.float32)
+    if points[:, 2].min() < 0.01:
+        return 0, 0, *size
+    pixels = points @ intrinsics.T.astype(np.float32)
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    low = np.floor(pixels.min(0)).astype(int) - 1
+    high = np.ceil(pixels.max(0)).astype(int) + 1
+    left, top = np.maximum(low, 0)
+    right, bottom = np.minimum(high, size)
+    return int(left), int(top), int(right), int(bottom)

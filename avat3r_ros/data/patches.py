@@ -1,0 +1,59 @@
+"""Surfaces beside the head template that are made as grids: hair and clothes.
+
+A patch is a (rows x columns) grid of vertices with a picture stretched over it. Its vertices hang on
+three template vertices each (hair) or on nothing (clothes).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class GridPatch:
+    """A grid surface with its picture.
+
+    Attributes:
+        offsets: Vertices relative to their anchor point, head frame, metres, row by row.
+        anchor_ids: Three template vertices that carry each vertex.
+        anchor_weights: Their weights; all 0 for a patch that does not hang on the template.
+        triangles: Rows of `offsets`.
+        uv: Place of each vertex in the picture, (across, down), in [0, 1].
+        picture: Linear RGB.
+    """
+
+    offsets: Float[np.ndarray, "n 3"]
+    anchor_ids: Int[np.ndarray, "n 3"]
+    anchor_weights: Float[np.ndarray, "n 3"]
+    triangles: Int[np.ndarray, "f 3"]
+    uv: Float[np.ndarray, "n 2"]
+    picture: Float[np.ndarray, "h w 3"]
+
+    def vertices(self, template_vertices: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "n 3"]:
+        """Vertices of the patch on a head whose template has the given vertices."""
+        corners = template_vertices[self.anchor_ids]
+        return self.offsets + np.einsum("nkc,nk->nc", corners, self.anchor_weights)
+
+    def colors(
+        self, triangle_ids: Int[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
+    ) -> Float[np.ndarray, "p 3"]:
+        """Colour of surface points; the nearest texel."""
+        uv = np.einsum("pkc,pk->pc", self.uv[self.triangles[triangle_ids]], barycentrics)
+        height, width = self.picture.shape[:2]
+        columns = (uv[:, 0] * (width - 1) + 0.5).astype(np.int32)
+        rows = (uv[:, 1] * (height - 1) + 0.5).astype(np.int32)
+        return self.picture.reshape(-1, 3)[rows * width + columns]
+
+
+def grid_triangles(rows: int, columns: int) -> Int[np.ndarray, "f 3"]:
+    """Triangles of a grid numbered row by row; outside is left of the walk down the rows."""
+    corner = np.arange((rows - 1) * columns).reshape(rows - 1, columns)[:, :-1].ravel()
+    quads = np.stack([corner, corner + columns, corner + columns + 1, corner + 1], -1)
+    return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).astype(np.int32)
+
+
+def grid_uv(rows: int, columns: int) -> Float[np.ndarray, "n 2"]:
+    """Evenly spread picture coordinates of a grid."""
+    across, down = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
+    return np.stack([across.ravel(), down.ravel()], -1).astype(np.float32)
