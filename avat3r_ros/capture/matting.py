@@ -1,0 +1,245 @@
+"""Soft mattes of a person from MediaPipe's selfie segmenter, with edges at photo resolution.
+
+    photo -> square around the head -> 256 x 256 network -> component of the face -> guided filter
+
+The network sees a square of a few face sizes only, so that its 256 pixels go to the head; outside
+that square the matte is 0. The only file of `capture/` that knows mediapipe.
+"""
+
+import os
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+
+from avat3r_ros.model_files import find_model, without_start_up_chatter
+
+NETWORK_SIDE_PX = 256
+
+SQUARE_IN_FACES = 4.0
+"""Side of the square in sizes of the landmarks' box, which spans brow to chin: hair and shoulders
+still fit."""
+
+RISE_IN_FACES = 0.15
+"""How far the square's centre lies above the face's: there is more hair above than neck below."""
+
+REFINED_SIDE_PX = 768
+"""Longer side at which edges are refined; a head crop has about half of its pixels across."""
+
+PERSON_RANGE = (0.35, 0.95)
+"""Network output that becomes 0 and 1. Its borders are wide and lean outwards; untouched they leave
+a rim of background around the hair."""
+
+SNAP_RADIUS_NETWORK_PX, SNAP_EPSILON, SNAP_RANGE = 4.0, 1e-5, (0.35, 0.70)
+"""First guided filter: as wide as the network's uncertainty, along the faintest edge, decided."""
+
+SOFT_RADIUS_NETWORK_PX, SOFT_EPSILON, SOFT_RANGE = 1.0, 1e-4, (0.15, 0.95)
+"""Second guided filter: soft again over the width of hair."""
+
+
+class Matting:
+    """Cuts a person out of photos; close it, or use it as a context manager.
+
+    Args:
+        model_path: selfie_segmenter.tflite; searched for if None (model_files.py).
+
+    Raises:
+        RuntimeError: mediapipe is not installed.
+        FileNotFoundError: The model file is nowhere; the message has the remedy.
+        ValueError: The model file is not the published one.
+    """
+
+    def __init__(self, model_path: str | os.PathLike | None = None) -> None:
+        path = find_model("selfie_segmenter", model_path)
+        try:
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions
+            from mediapipe.tasks.python.vision import ImageSegmenter, ImageSegmenterOptions
+        except ImportError as error:
+            raise RuntimeError(
+                f"matting needs mediapipe ({error}); remedy: pip install mediapipe==1.2.2"
+            ) from error
+        self._image_class = mediapipe.Image
+        self._srgb = mediapipe.ImageFormat.SRGB
+        options = ImageSegmenterOptions(
+            base_options=BaseOptions(model_asset_path=str(path)),
+            output_confidence_masks=True,
+            output_category_mask=False,
+        )
+        with without_start_up_chatter():
+            self._task = ImageSegmenter.create_from_options(options)
+            self._segment(np.zeros((NETWORK_SIDE_PX, NETWORK_SIDE_PX, 3), np.uint8))
+
+    def matte(
+        self, image: np.ndarray, face_box: tuple[float, float, float, float] | None = None
+    ) -> Float[np.ndarray, "h w"]:
+        """Soft matte of the person whose face is in the box.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            face_box: Left, top, right, bottom of the face landmarks, pixels. Without it the whole
+                image is segmented at once and the largest person kept.
+
+        Returns:
+            Opacity of the person, float32 in [0, 1], of the image's size; all 0 where none is seen.
+
+        Raises:
+            ValueError: Another image type, or a box that is empty or outside the image.
+            RuntimeError: Closed.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"expected an image (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
+            )
+        if self._task is None:
+            raise RuntimeError("the matting is closed")
+        height, width = image.shape[:2]
+        if face_box is None:
+            return self._refined(image, None)
+        left, top, right, bottom = face_box
+        if not (left < right and top < bottom and right > 0 and bottom > 0):
+            raise ValueError(f"expected a face box (left, top, right, bottom), got {face_box}")
+        if left >= width or top >= height:
+            raise ValueError(f"face box {face_box} lies outside the {width}x{height} image")
+        size = max(right - left, bottom - top)
+        side = max(8, round(SQUARE_IN_FACES * size))
+        x = round((left + right - side) / 2)
+        y = round((top + bottom - side) / 2 - RISE_IN_FACES * size)
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + side, width), min(y + side, height)
+        # The person goes on beyond the photo's edge; black bars would look like a background.
+        square = cv2.copyMakeBorder(
+            image[y0:y1, x0:x1], y0 - y, y + side - y1, x0 - x, x + side - x1, cv2.BORDER_REPLICATE
+        )
+        box = (left - x, top - y, right - x, bottom - y)
+        matte = np.zeros((height, width), np.float32)
+        matte[y0:y1, x0:x1] = self._refined(square, box)[y0 - y : y1 - y, x0 - x : x1 - x]
+        return matte
+
+    def close(self) -> None:
+        """Free the native segmenter; calling it again does nothing."""
+        if self._task is not None:
+            self._task.close()
+            self._task = None
+
+    def __enter__(self) -> "Matting":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _refined(
+        self, image: np.ndarray, face_box: tuple[float, float, float, float] | None
+    ) -> np.ndarray:
+        height, width = image.shape[:2]
+        small = cv2.resize(image, (NETWORK_SIDE_PX, NETWORK_SIDE_PX), interpolation=cv2.INTER_AREA)
+        # The network is not symmetric; the mean with the mirrored image halves its quirks.
+        coarse = (self._segment(small) + self._segment(small[:, ::-1])[:, ::-1]) / 2
+        scale = np.array([NETWORK_SIDE_PX / width, NETWORK_SIDE_PX / height] * 2)
+        coarse = only_one_person(coarse, None if face_box is None else np.array(face_box) * scale)
+        factor = min(1.0, REFINED_SIDE_PX / max(width, height))
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        matte = refined_edges(guide, cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR))
+        return cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR)
+
+    def _segment(self, image: np.ndarray) -> np.ndarray:
+        """Foreground probability of a network-sized image, so that MediaPipe resamples nothing."""
+        picture = self._image_class(image_format=self._srgb, data=np.ascontiguousarray(image))
+        mask = self._task.segment(picture).confidence_masks[0].numpy_view()
+        return np.array(mask, np.float32).reshape(image.shape[:2])
+
+
+def only_one_person(
+    matte: Float[np.ndarray, "h w"], face_box: Float[np.ndarray, "4"] | None
+) -> Float[np.ndarray, "h w"]:
+    """Keep the connected person that covers most of the face box, or the largest without a box.
+
+    Soft values belong to the person whose solid part (above 0.5) is nearest.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((matte > 0.5).astype(np.uint8))
+    if count <= 2:
+        return matte if count == 2 else np.zeros_like(matte)
+    votes = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
+    if face_box is not None:
+        left, top, right, bottom = np.round(face_box).astype(int).clip(0)
+        inside = labels[top : max(bottom, top + 1), left : max(right, left + 1)]
+        covered = np.bincount(inside.ravel(), minlength=count)
+        votes = covered if covered[1:].any() else votes
+    chosen = 1 + int(np.argmax(votes[1:]))
+    to_chosen = cv2.distanceTransform((labels != chosen).astype(np.uint8), cv2.DIST_L2, 3)
+    others = (labels != chosen) & (labels != 0)
+    to_others = cv2.distanceTransform((~others).astype(np.uint8), cv2.DIST_L2, 3)
+    return np.where(to_chosen <= to_others, matte, 0.0).astype(np.float32)
+
+
+def refined_edges(image: np.ndarray, matte: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Move the wide edge of an enlarged network output onto the image's own edges.
+
+    Two guided filters, from wide and decided to narrow and soft.
+    """
+    guide = image.astype(np.float32) / 255.0
+    network_px = max(matte.shape) / NETWORK_SIDE_PX
+    matte = _stretched(matte, PERSON_RANGE)
+    radius = max(1, round(SNAP_RADIUS_NETWORK_PX * network_px))
+    matte = _stretched(guided_filter(guide, matte, radius, SNAP_EPSILON), SNAP_RANGE)
+    radius = max(1, round(SOFT_RADIUS_NETWORK_PX * network_px))
+    return _stretched(guided_filter(guide, matte, radius, SOFT_EPSILON), SOFT_RANGE)
+
+
+def guided_filter(
+    guide: Float[np.ndarray, "h w 3"],
+    values: Float[np.ndarray, "h w"],
+    radius_px: int,
+    epsilon: float,
+) -> Float[np.ndarray, "h w"]:
+    """Smooth values so that they change only where the guide's colour does.
+
+    In each window the values are fitted as `a . colour + b`; each pixel takes the mean fit of its
+    windows. Wide windows are fitted on a coarser grid, which changes little and costs much less.
+    Our own because the colour version in OpenCV 5.0.0 (ximgproc) ignores its guide.
+
+    Args:
+        guide: Float32, [0, 1].
+        values: Float32.
+        radius_px: Windows are 2 radius + 1 wide.
+        epsilon: Added to the colour variance; larger smooths over fainter edges.
+
+    Source: He, Sun, Tang, "Guided Image Filtering", ECCV 2010, section 3.5 (colour); He, Sun, "Fast
+    Guided Filter", 2015.
+    """
+    height, width = values.shape
+    step = max(1, radius_px // 4)
+    grid = (max(1, round(width / step)), max(1, round(height / step)))
+    # Double precision: the covariance of two flat colours has rank 1, and only epsilon inverts it.
+    colours = cv2.resize(guide, grid, interpolation=cv2.INTER_AREA).astype(np.float64)
+    targets = cv2.resize(values, grid, interpolation=cv2.INTER_AREA).astype(np.float64)
+    radius = max(1, round(radius_px / step))
+
+    def mean(array: np.ndarray) -> np.ndarray:
+        size = (2 * radius + 1, 2 * radius + 1)
+        return cv2.boxFilter(array, -1, size, borderType=cv2.BORDER_REFLECT)
+
+    colour, target = mean(colours), mean(targets)
+    cross = mean(colours * targets[..., None]) - colour * target[..., None]
+    rr, rg, rb, gg, gb, bb = (
+        mean(colours[..., i] * colours[..., j]) - colour[..., i] * colour[..., j]
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+    )
+    rr, gg, bb = rr + epsilon, gg + epsilon, bb + epsilon
+    # Inverse of the symmetric 3x3 colour covariance by cofactors.
+    c00, c01, c02 = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
+    c11, c12, c22 = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
+    determinant = rr * c00 + rg * c01 + rb * c02
+    x, y, z = cross[..., 0], cross[..., 1], cross[..., 2]
+    a = np.stack(
+        [c00 * x + c01 * y + c02 * z, c01 * x + c11 * y + c12 * z, c02 * x + c12 * y + c22 * z], -1
+    )
+    a /= determinant[..., None]
+    fit = mean(np.dstack([a, target - (a * colour).sum(-1)])).astype(np.float32)
+    fit = cv2.resize(fit, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (fit[..., :3] * guide).sum(-1) + fit[..., 3]
+
+
+def _stretched(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    low, high = limits
+    return ((values - low) / (high - low)).clip(0.0, 1.0).astype(np.float32)
