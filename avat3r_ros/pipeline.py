@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.matting import Matting
 from avat3r_ros.capture.photos import Photo
 from avat3r_ros.capture.template_fit import (
@@ -170,7 +171,7 @@ def build_avatar_from_images(
     if network is None:
         network = load_network(preset, trained=trained)
     crops = crop_heads(list(images), mattes, fit, template, network.config.image_size)
-    views = position_maps(crops, template)
+    views = harmonize_colors(position_maps(crops, template), template)
 
     step("building the avatar", 0.75)
     warnings = _warnings(fit, faces, names)
