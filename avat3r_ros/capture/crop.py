@@ -17,16 +17,19 @@ from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, HeadCrops
 
-BOX_CENTER_HEAD_M = np.array([0.0, 0.012, -0.08])
+BOX_CENTER_HEAD_M = np.array([0.0, 0.008, -0.08])
 """Middle of the crop: the middle of the head with its hair, head frame."""
 
-BOX_SIZE_M = 0.37
-"""Side of the crop at the middle's distance: head and neck, and 5 cm of hair around."""
+BOX_SIZE_M = 0.32
+"""Side of the crop at the middle's distance: head and neck, and 5 cm of hair above."""
 
 CHIN_LANDMARK = 152
 
 NECK_BELOW_CHIN_M = 0.03
 """How far under the chin of the resting face the neck is cut, in front."""
+
+HAIR_BELOW_CHIN_M = 0.0
+"""The same for what is off the template: long hair, but collars and shoulders much more often."""
 
 NECK_SLOPE = 0.25
 """The cut rises by this much per metre towards the nape."""
@@ -138,9 +141,9 @@ def _above_neck_cut(
 ) -> np.ndarray:
     """1 above the neck plane, 0 below, in every pixel.
 
-    A pixel on the template is where its surface point is, and only the neck and hair are ever cut,
+    A pixel on the template is where its surface point is, and only the neck and scalp are ever cut,
     so that an open jaw stays whole. Others (hair, clothes) are taken to be as far away as the
-    middle of the neck.
+    middle of the neck, and are cut higher.
     """
     ids, weights, _ = native.rasterize_mesh(
         vertices, template.triangles.int().numpy(), intrinsics, camera_from_head, size, size

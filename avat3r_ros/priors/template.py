@@ -8,9 +8,10 @@ crops, cameras, codes ──rasterize──► surface point, triangle, barycent
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import distance_transform_edt, map_coordinates
+from scipy.ndimage import distance_transform_edt
 
 from avat3r_ros import native
+from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import invert_pose
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import HeadCrops, ReferenceViews, SurfaceBinding
@@ -25,8 +26,12 @@ CONTINUATION_M = 0.012
 HAIR_CONFIDENCE = 0.55
 """Of pixels off the mesh: just kept, and drawn fainter than the face."""
 
-MIN_FACING = 0.12
-"""Cosine below which a surface is seen too obliquely to take its colour."""
+HAIR_TOLERANCE_M = 0.012
+"""How far outside another photo's matte hair may project: fits of skulls and hair are that good."""
+
+FRONTAL_BONUS = 0.15
+"""Advantage (in cosine) of the most frontal photo with open eyes. The middle of the face then comes
+from one photo, and seams run down the cheeks where the side views are clearly better."""
 
 OVERLAP = 0.04
 """Advantage (in cosine) that another view needs to take a pixel over. Two views share the seam by
@@ -54,6 +59,7 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
     views = [_View(crops, template, index) for index in range(len(crops.codes))]
     for view in views:
         view.extrapolate_hair()
+    _prefer_frontal(views, crops.codes.numpy())
     normals = _coarse_normals(template, crops.identity)
     confidence = np.stack([_confidence(view, views, normals) for view in views])
     positions = np.stack([view.points for view in views])
@@ -81,6 +87,7 @@ class _View:
     """One crop with its head rasterized into it; arrays are (H, W, ...), head frame, metres."""
 
     def __init__(self, crops: HeadCrops, template: HeadTemplate, index: int) -> None:
+        self.bonus = 0.0
         self.mask = crops.masks[index, 0].double().numpy()
         self.height, self.width = self.mask.shape
         self.intrinsics = crops.cameras.intrinsics[index].double().numpy()
@@ -146,11 +153,21 @@ class _View:
         near = depth < self.depth[row, column] + DEPTH_TOLERANCE_M
         return inside & near & self.on_mesh[row, column] & (self.mask[row, column] > 0.5)
 
-    def facing(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Cosine between normals and the direction to the camera, (n,)."""
+    def score(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """How well a view shows surface points: the cosine of the angle to it, (n,)."""
         to_camera = self.center - points
         to_camera /= np.linalg.norm(to_camera, axis=-1, keepdims=True)
-        return (normals * to_camera).sum(-1)
+        return (normals * to_camera).sum(-1) + self.bonus
+
+
+def _prefer_frontal(views: list[_View], codes: np.ndarray) -> None:
+    """Give the most frontal view its bonus; closed eyes count as much as 30 degrees."""
+    blinks = codes[:, [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]].max(1)
+    frontal = [
+        view.center[2] / np.linalg.norm(view.center) - (1 - np.cos(np.radians(30))) * blink
+        for view, blink in zip(views, blinks, strict=True)
+    ]
+    views[int(np.argmax(frontal))].bonus = FRONTAL_BONUS
 
 
 def _coarse_normals(
@@ -176,19 +193,18 @@ def _confidence(view: _View, views: list[_View], normals: np.ndarray) -> np.ndar
     corners = view.triangles[view.ids[on]]
     weights = view.weights[on][..., None]
     coarse = (weights * normals[corners]).sum(1)
-    own = view.facing(view.points[on], coarse)
-    rival = np.full(len(own), -1.0)
+    own = view.score(view.points[on], coarse)
+    rival = np.full(len(own), -np.inf)
     for other in views:
         if other is view:
             continue
         points = (weights * other.vertices[corners]).sum(1)
-        score = np.where(other.sees(points), other.facing(points, coarse), -1.0)
+        score = np.where(other.sees(points), other.score(points, coarse), -np.inf)
         rival = np.maximum(rival, score)
     lead = own - rival
     wins = 0.55 + 0.45 * own.clip(0, 1)
     loses = 0.45 * np.exp(np.minimum(lead + OVERLAP, 0) / 0.1)
-    value = np.where(lead >= -OVERLAP, wins, loses)
-    confidence[on] = np.where(own < MIN_FACING, np.minimum(value, 0.3), value)
+    confidence[on] = np.where(lead >= -OVERLAP, wins, loses)
 
     off = ~view.on_mesh & (view.mask > 0)
     supported = np.ones(int(off.sum()), bool)
@@ -196,10 +212,13 @@ def _confidence(view: _View, views: list[_View], normals: np.ndarray) -> np.ndar
         if other is view:
             continue
         # Hair that another photo shows as background is not there.
-        where, _ = other.project(view.points[off])
-        limits = np.array([[other.height - 1], [other.width - 1]])
-        inside = ((where >= 0) & (where <= limits)).all(0)
-        matte = map_coordinates(other.mask, where, order=1, mode="nearest")
-        supported &= ~inside | (matte > 0.2)
+        where, depth = other.project(view.points[off])
+        row, column = np.rint(where).astype(int)
+        inside = (row >= 0) & (row < other.height) & (column >= 0) & (column < other.width)
+        outside_m = (
+            distance_transform_edt(other.mask <= 0.5) * depth.mean() / other.intrinsics[0, 0]
+        )
+        row, column = row.clip(0, other.height - 1), column.clip(0, other.width - 1)
+        supported &= ~inside | (outside_m[row, column] < HAIR_TOLERANCE_M)
     confidence[off] = np.where(supported, HAIR_CONFIDENCE, 0.2)
     return confidence
