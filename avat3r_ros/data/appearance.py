@@ -64,6 +64,7 @@ class TemplateSurface:
         eye_centers: Centres of the left and right eyeball on the mean head, metres.
         noise: Fine noise at the texels.
         tree: Nearest-texel search over `points`.
+        lash_roots: Nearest-point searches over the roots of the upper and the lower lashes.
         brow_line: Coefficients of the brow's height over |x|, lowest power first.
     """
 
@@ -76,6 +77,7 @@ class TemplateSurface:
     eye_centers: np.ndarray
     noise: NoiseBank
     tree: cKDTree
+    lash_roots: tuple[cKDTree, cKDTree]
     brow_line: np.ndarray
 
     def smooth_noise(self, wavelength_m: float, rng: np.random.Generator) -> np.ndarray:
@@ -116,8 +118,29 @@ def template_surface(template: HeadTemplate) -> TemplateSurface:
         eye_centers=np.array(centers),
         noise=NoiseBank(points, (_PORE_M, _BLOTCH_M), fields=3),
         tree=cKDTree(points),
+        lash_roots=_lash_roots(vertices, triangles, region_of),
         brow_line=np.polynomial.polynomial.polyfit(np.abs(brows[:, 0]), brows[:, 1], 2),
     )
+
+
+def _lash_roots(
+    vertices: np.ndarray, triangles: np.ndarray, region_of: np.ndarray
+) -> tuple[cKDTree, cKDTree]:
+    """Points along the lines where the lashes of the upper and of the lower lids grow."""
+
+    def of(*names: str) -> np.ndarray:
+        return triangles[np.isin(region_of, [REGIONS.index(name) for name in names])]
+
+    lids = cKDTree(vertices[np.unique(of("lid_left", "lid_right", "eye_sockets"))])
+    lashes = of("eyelashes")
+    edges = np.concatenate([lashes[:, [0, 1]], lashes[:, [1, 2]], lashes[:, [2, 0]]])
+    rooted = lids.query(vertices)[0] < 0.0012
+    edges = edges[rooted[edges].all(1)]
+    steps = np.linspace(0, 1, 9)[None, :, None]
+    points = (1 - steps) * vertices[edges[:, :1]] + steps * vertices[edges[:, 1:]]
+    points = points.reshape(-1, 3)
+    upper = points[:, 1] > -0.0008  # the height of the corners of the eyes on the mean head
+    return cKDTree(points[upper]), cKDTree(points[~upper])
 
 
 @dataclass(frozen=True)
@@ -195,9 +218,9 @@ def _skin(
     points = surface.points
     # Melanin darkens all channels, most the blue; blood takes green and blue away.
     melanin = (
-        0.05 * surface.smooth_noise(0.03, rng)
-        + 0.035 * surface.noise.mixture(_BLOTCH_M, rng)
-        + rng.uniform(0.02, 0.045) * surface.noise.mixture(_PORE_M, rng)
+        0.04 * surface.smooth_noise(0.03, rng)
+        + rng.uniform(0.008, 0.02) * surface.noise.mixture(_BLOTCH_M, rng)
+        + rng.uniform(0.012, 0.035) * surface.noise.mixture(_PORE_M, rng)
     )
     flush = rng.uniform(0.5, 1.4)
     blood = flush * (
@@ -205,8 +228,8 @@ def _skin(
         + 0.14 * _blob(points, (0.0, -0.032, 0.02), 0.012)
         + 0.10 * _blob(points, (0.0, -0.105, 0.0), 0.012)
         + 0.15 * surface.regions["ears"]
-        + 0.05 * surface.smooth_noise(0.02, rng)
-        + 0.04 * surface.noise.mixture(_BLOTCH_M, rng)
+        + 0.03 * surface.smooth_noise(0.02, rng)
+        + rng.uniform(0.005, 0.025) * surface.noise.mixture(_BLOTCH_M, rng)
     )
     blood += 0.12 * np.maximum(surface.regions["lid_left"], surface.regions["lid_right"])
     shadow = rng.uniform(0.05, 0.22) * _blob(points, (0.028, -0.017, -0.004), 0.008)
@@ -328,9 +351,15 @@ def _paint_lids(
     _mix(albedo, np.array([0.010, 0.008, 0.007]), _step(regions["eyelashes"], 0.5, 0.9))
     _mix(albedo, np.array([0.22, 0.09, 0.08]), 0.9 * _step(regions["eye_sockets"], 0.3, 0.9))
     lids = np.maximum(regions["lid_left"], regions["lid_right"])
-    rim = _step(regions["eye_sockets"], 0.08, 0.4) * _step(lids, 0.2, 0.5)
-    upper = _step(surface.points[:, 1], 0.0, 0.003)
-    albedo *= np.exp(-np.outer(rim * (0.35 + upper * rng.uniform(0.4, 1.2)), [1.0, 1.1, 1.1]))
+    rows = np.flatnonzero(lids + regions["eye_sockets"] > 0.05)
+    upper = surface.lash_roots[0].query(surface.points[rows])[0]
+    lower = surface.lash_roots[1].query(surface.points[rows])[0]
+    reach = rng.uniform(0.0011, 0.0018)
+    line = rng.uniform(0.8, 0.97) * _step(upper, 1.3 * reach, 0.75 * reach)
+    line = np.maximum(line, rng.uniform(0.1, 0.5) * _step(lower, 1.1 * reach, 0.6 * reach))
+    painted = np.zeros(len(albedo), np.float32)
+    painted[rows] = line
+    _mix(albedo, 0.3 * hair, painted)
 
 
 def _paint_eyes(

@@ -1,6 +1,7 @@
 """A collar and shoulders, so that a synthetic head does not end at its neck."""
 
 import numpy as np
+from jaxtyping import Float
 
 from avat3r_ros.data.noise import value_noise
 from avat3r_ros.data.patches import GridPatch, grid_triangles, grid_uv
@@ -10,13 +11,13 @@ _COLUMNS = 64
 _RINGS = np.array(
     [
         # y, half width, half depth, middle z, roundness (2 = ellipse, more = boxier)
-        [-0.150, 0.060, 0.055, -0.100, 2.0],
-        [-0.143, 0.071, 0.066, -0.100, 2.0],
-        [-0.142, 0.078, 0.073, -0.101, 2.0],
-        [-0.150, 0.083, 0.078, -0.102, 2.0],
-        [-0.163, 0.090, 0.083, -0.104, 2.0],
-        [-0.172, 0.120, 0.090, -0.106, 2.1],
-        [-0.185, 0.165, 0.097, -0.108, 2.3],
+        [-0.160, 0.050, 0.045, -0.110, 2.0],
+        [-0.139, 0.066, 0.065, -0.112, 2.0],
+        [-0.134, 0.074, 0.073, -0.112, 2.0],
+        [-0.137, 0.080, 0.079, -0.112, 2.0],
+        [-0.152, 0.088, 0.085, -0.112, 2.0],
+        [-0.163, 0.112, 0.092, -0.112, 2.1],
+        [-0.180, 0.160, 0.100, -0.111, 2.3],
         [-0.205, 0.195, 0.102, -0.108, 2.5],
         [-0.240, 0.212, 0.112, -0.105, 2.6],
         [-0.330, 0.222, 0.125, -0.100, 2.6],
@@ -25,12 +26,28 @@ _RINGS = np.array(
 )
 """Cross-sections from inside the collar to below the chest, metres, head frame of a head at rest."""
 
-COLLAR_TILT = 0.22
+COLLAR_TILT = 0.16
 """How much higher the collar sits per metre towards the back."""
 
 
-def random_clothes(rng: np.random.Generator) -> GridPatch:
-    """A plain top with a round collar, in a random cloth."""
+def neck_axes(neck: Float[np.ndarray, "n 3"]) -> tuple[np.ndarray, np.ndarray]:
+    """Middle (x, y, z) and half sizes (x, y, z) of the vertices of a neck, head frame, metres."""
+    low, high = np.percentile(neck, [5, 95], axis=0)
+    return (low + high) / 2, (high - low) / 2
+
+
+def random_clothes(
+    rng: np.random.Generator,
+    shift: Float[np.ndarray, "3"],
+    widening: Float[np.ndarray, "3"],
+) -> GridPatch:
+    """A plain top with a round collar, in a random cloth.
+
+    Args:
+        rng: Source of the cloth.
+        shift: How far the person's neck is from the mean head's, metres.
+        widening: Size of the person's neck relative to the mean head's, per axis.
+    """
     rows = len(_RINGS)
     angle = np.linspace(-np.pi, np.pi, _COLUMNS)
     y, half_width, half_depth, middle, power = (column[:, None] for column in _RINGS.T)
@@ -39,7 +56,11 @@ def random_clothes(rng: np.random.Generator) -> GridPatch:
     z = middle + half_depth * np.sign(cosine) * np.abs(cosine) ** (2 / power)
     collar = np.clip(1 - (np.arange(rows)[:, None] - 3) / 3, 0, 1)
     y = y - COLLAR_TILT * (z - middle) * collar
-    vertices = np.stack([x, np.broadcast_to(y, x.shape), z], -1).reshape(-1, 3)
+    fit = 1 + (np.asarray(widening) - 1) * collar[..., None]
+    vertices = np.stack([x, np.broadcast_to(y, x.shape), z], -1)
+    pivot = np.array([0.0, -0.145, -0.112])
+    vertices = (vertices - pivot) * np.stack([fit[..., 0], np.ones_like(fit[..., 0]), fit[..., 2]], -1)
+    vertices = (vertices + pivot + shift).reshape(-1, 3)
     count = len(vertices)
     return GridPatch(
         offsets=vertices.astype(np.float32),

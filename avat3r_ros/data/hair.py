@@ -98,7 +98,7 @@ def random_hair(
     azimuth = skull.azimuth
     front = np.exp(-((azimuth / 0.75) ** 2))  # 1 above the forehead, 0 at the sides
     clumps = _around_noise(rng, 0.22)
-    wisps = _around_noise(rng, 0.05)
+    wisps = _around_noise(rng, 0.03)
 
     hanging = style in ("medium", "long")
     if hanging:
@@ -115,7 +115,7 @@ def random_hair(
         sides = min(top, rng.uniform(0.003, 0.008))
         thickness = sides + (top - sides) * np.maximum(front, 0.15)
         fringe = rng.uniform(-0.02, 0.22) if style == "short" else -0.01
-        end = skull.hairline + fringe * front + 0.02 * wisps * (style == "short")
+        end = skull.hairline + fringe * front + 0.035 * wisps * (style == "short")
 
     rows = np.linspace(0, 1, _ROWS)[:, None]
     on_head = 0.62 if hanging else 1.0
@@ -133,12 +133,13 @@ def random_hair(
 
     outward = base - _CENTER
     outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
+    over_ears = 0.011 * np.exp(-(((np.abs(azimuth) - 1.75) / 0.32) ** 2)) * fall.clip(0, 1)
     bumps = 1 + 0.14 * clumps + 0.05 * wisps + 0.12 * _wave(rng, base)
     # Short hair thins towards its edge; hanging hair keeps its body to the tips.
     taper = np.sqrt(np.clip((1 - rows) / 0.30, 0.0, 1.0))
     taper = np.where(fall > 0.5, 1.0, 0.12 + 0.88 * taper) if hanging else 0.1 + 0.9 * taper
     lift = 1 + 0.5 * front * np.exp(-(((rows - 0.7) / 0.25) ** 2)) * (style == "short")
-    shape = base + outward * (thickness * bumps * taper * lift)[..., None]
+    shape = base + outward * (thickness * bumps * taper * lift + over_ears * np.sqrt(rows))[..., None]
     if hanging:
         drop = np.clip((rows - on_head) / (1 - on_head), 0, 1) * fall.clip(0, 1.1)
         shape = _hang(shape, drop, tip_y, rng)
@@ -200,7 +201,7 @@ def _strands(rng: np.random.Generator, style: str, color: np.ndarray) -> np.ndar
     stretch = 3.0 if style == "buzz" else 14.0
     fine = value_noise(points / np.array([1.6, stretch], np.float32), 1.0, rng)
     medium = value_noise(points / np.array([7.0, 2.5 * stretch], np.float32), 1.0, rng)
-    light = (0.24 * fine + 0.22 * medium).reshape(height, width)
+    light = (0.15 * fine + 0.13 * medium).reshape(height, width)
     # Meet at the back of the head without a seam.
     ramp = np.clip((across - (width - 64)) / 64.0, 0, 1)
     light = light * (1 - ramp) + light[:, :1] * ramp

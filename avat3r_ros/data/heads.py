@@ -18,7 +18,7 @@ from torch import Tensor
 
 from avat3r_ros import native
 from avat3r_ros.data.appearance import random_appearance, template_surface
-from avat3r_ros.data.clothes import random_clothes
+from avat3r_ros.data.clothes import COLLAR_TILT, neck_axes, random_clothes
 from avat3r_ros.data.hair import STYLES, random_hair
 from avat3r_ros.data.noise import value_noise
 from avat3r_ros.data.shading import (
@@ -38,6 +38,9 @@ _STYLE_ODDS = (0.1, 0.15, 0.3, 0.22, 0.23)
 
 _BEND_M, _BEND_WAVELENGTH_M = 0.0012, 0.05
 """Spread and scale of the change of shape that lies outside the template's identities."""
+
+_NECK_END_Y_M = -0.137
+"""Height on the mean head, in the collar's plane, below which the neck narrows into the collar."""
 
 _SELF_LIT = ("inner_mouth", "teeth", "tongue", "eyelashes", "eye_left", "eye_right", "eye_sockets")
 """Regions whose shadows are painted: they are hidden while the mouth is shut and the lids are where
@@ -92,14 +95,18 @@ class SyntheticHead:
         self.style = drawn if style is None else style
         appearance = random_appearance(rng, template, self.style)
         self.light = random_light(rng)
-        hair = random_hair(rng, template, self.style, appearance.hair)
-        self._patches = [patch for patch in (hair, random_clothes(rng)) if patch is not None]
-        self._num_worn = 1  # the last patch is the clothes
-
         neutral = template.neutral.numpy()
         bend = [value_noise(neutral, _BEND_WAVELENGTH_M, rng) for _ in range(3)]
         identity_shape = template.vertices(torch.from_numpy(self.identity)).numpy()
         self._rest = (identity_shape + _BEND_M * np.stack(bend, -1)).astype(np.float32)
+        neck = np.unique(template.triangles[template.region_mask("neck")].numpy())
+        mean_middle, mean_size = neck_axes(neutral[neck])
+        middle, size = neck_axes(self._rest[neck])
+        shift, widening = middle - mean_middle, size / mean_size
+        self._narrow_neck(neck, shift[1])
+        hair = random_hair(rng, template, self.style, appearance.hair)
+        clothes = random_clothes(rng, shift, widening)
+        self._patches = [patch for patch in (hair, clothes) if patch is not None]  # clothes last
         self._expressions = template.expression_basis.reshape(52, -1).numpy()
         self._albedo = appearance.albedo.astype(np.float32)
         self._grid = template_surface(template).grid
@@ -208,6 +215,14 @@ class SyntheticHead:
         return self._picture(
             vertices, intrinsics, pose, size, supersample, light or self.light, clothed=True
         )
+
+    def _narrow_neck(self, neck: Int[np.ndarray, "n"], shift_y_m: float) -> None:
+        """Draw in the ragged lower end of the template's neck, so that the collar covers it."""
+        points = self._rest[neck]
+        below = _NECK_END_Y_M + shift_y_m - points[:, 1] - COLLAR_TILT * (points[:, 2] + 0.11)
+        share = 1 - 0.45 * np.clip(below / 0.025, 0, 1)
+        middle = np.array([0.0, 0.0, -0.11], np.float32)
+        self._rest[neck] = middle + (points - middle) * np.stack([share, share**0, share], -1)
 
     def _assemble_mesh(self) -> None:
         """Join template, hair and clothes; choose what is drawn."""
@@ -374,8 +389,8 @@ class SyntheticHead:
             view = eye - center
             view /= np.linalg.norm(view)
             for direction, strength, power in (
-                (light.key_direction, 0.9, 220),
-                (light.fill_direction, 0.15, 90),
+                (light.key_direction, 1.4, 900),
+                (light.fill_direction, 0.12, 200),
             ):
                 half = view + direction
                 half = (half / np.linalg.norm(half)).astype(np.float32)
