@@ -9,13 +9,13 @@ flag.
 import dataclasses
 import difflib
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from avat3r_ros.expression import CODE_SPACES
 
-MotionPrior = Literal["template", "none"]
-Upsampler = Literal["grm", "linear"]
-Layout = Literal["sequential", "interleaved"]
+MOTION_PRIORS = ("template", "none")
+UPSAMPLERS = ("grm", "linear")
+LAYOUTS = ("sequential", "interleaved")
 
 MIN_VIEWS, MAX_VIEWS = 3, 6
 """Reference views the network accepts; it is trained with 4."""
@@ -66,14 +66,14 @@ class Avat3rConfig:
     num_heads: int = 12
     self_attention_layers: int = 8
     cross_attention_layers: int = 8
-    layout: Layout = "sequential"
+    layout: str = "sequential"
     expression_tokens: int = 4
     expression_hidden: int = 256
     code_space: str = "arkit_52"
-    upsampler: Upsampler = "grm"
+    upsampler: str = "grm"
     upsampler_window: int = 4096
     upsampler_min_width: int = 64
-    motion_prior: MotionPrior = "template"
+    motion_prior: str = "template"
     condition_on_reference_codes: bool = True
     expression_basis: int = 0
     use_position_maps: bool = True
@@ -97,9 +97,9 @@ class Avat3rConfig:
             if getattr(self, field_name) < 0:
                 raise ValueError(f"expected {field_name} >= 0, got {getattr(self, field_name)}")
         for field_name, choices in (
-            ("layout", get_args(Layout)),
-            ("upsampler", get_args(Upsampler)),
-            ("motion_prior", get_args(MotionPrior)),
+            ("layout", LAYOUTS),
+            ("upsampler", UPSAMPLERS),
+            ("motion_prior", MOTION_PRIORS),
             ("code_space", tuple(CODE_SPACES)),
         ):
             if getattr(self, field_name) not in choices:
@@ -152,6 +152,11 @@ class Avat3rConfig:
         return CODE_SPACES[self.code_space]
 
     @property
+    def code_norm(self) -> float:
+        """Typical length of a code vector: a few blendshapes near 1, or unit normal entries."""
+        return 1.0 if self.code_space == "arkit_52" else self.code_length**0.5
+
+    @property
     def grid_size(self) -> int:
         """Tokens along one side of a view."""
         return self.image_size // self.patch_size
@@ -178,11 +183,10 @@ class Avat3rConfig:
             raise ValueError(f"configuration lacks the fields {missing}")
         values = dict(data)
         for key, hint in hints.items():
-            expected = hint if hint in (int, float, bool, str) else str
-            if expected is float and type(values[key]) is int:
+            if hint is float and type(values[key]) is int:
                 values[key] = float(values[key])
-            if type(values[key]) is not expected:
-                raise ValueError(f"expected {expected.__name__} for {key}, got {values[key]!r}")
+            if type(values[key]) is not hint:
+                raise ValueError(f"expected {hint.__name__} for {key}, got {values[key]!r}")
         return cls(**values)
 
 
@@ -263,6 +267,6 @@ def preset(name: str) -> Avat3rConfig:
 
 
 def _unknown(what: str, got: object, choices: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(got), choices, n=1)
+    close = difflib.get_close_matches(str(got).lower(), choices, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {what} {got!r}, expected one of {sorted(choices)}{hint}"

@@ -100,7 +100,7 @@ class Avat3r(nn.Module):
         )
         code_inputs = c.code_length * (2 if c.condition_on_reference_codes else 1)
         self.expression_encoder = ExpressionEncoder(
-            code_inputs, c.expression_hidden, c.expression_tokens, width
+            code_inputs, c.expression_hidden, c.expression_tokens, width, c.code_norm
         )
         self.cross_attention = nn.ModuleList(
             CrossAttentionBlock(width, c.num_heads) for _ in range(c.cross_attention_layers)
