@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Float
 
 from avat3r_ros.expression import ARKIT_52, validate_code
+from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking.gaze import gaze_from_code
 from avat3r_ros.tracking.head_pose import (
+    HeadPoseSolver,
     assumed_intrinsics,
     camera_from_head_from_metric,
-    pose_for_camera,
-    pose_residual,
 )
 from avat3r_ros.tracking.landmarker import Landmarker, RawFace
 from avat3r_ros.tracking.neutral import neutral_from_codes, relative_to_neutral
@@ -48,6 +48,7 @@ class FaceTracker:
         max_faces: Faces looked for, >= 1; 2 tells "one person" from "several".
         running_mode: "video" follows a face over time and wants stamps that do not go back; "image"
             takes unrelated images.
+        template: Head that is posed; the shipped one if None.
 
     Raises:
         ValueError: A setting outside its range, or a model file that is not the published one.
@@ -62,6 +63,7 @@ class FaceTracker:
         smoothing: SmoothingConfig | None = SmoothingConfig(),  # noqa: B008 (frozen)
         max_faces: int = 2,
         running_mode: str = "video",
+        template: HeadTemplate | None = None,
     ) -> None:
         if running_mode not in ("video", "image"):
             raise ValueError(f"expected running_mode 'video' or 'image', got {running_mode!r}")
@@ -75,6 +77,7 @@ class FaceTracker:
         self._raw_codes: OrderedDict[float, np.ndarray] = OrderedDict()
         self._timestamp_ms = 0
         self.reset()
+        self._pose_solver = HeadPoseSolver(template or HeadTemplate.load())
         self._landmarker = Landmarker(model_path, max_faces=max_faces, video=self._video)
 
     def track(
@@ -111,13 +114,16 @@ class FaceTracker:
             self._forget_face()
         self._last_box = _box(face)
 
-        height, width = image.shape[:2]
-        assumed = assumed_intrinsics(width, height)
-        pose = camera_from_head_from_metric(face.metric_from_face_cm)
-        confidence = _confidence(face, pose_residual(face.landmarks_px, assumed, pose), image)
-        if intrinsics is not None:
-            pose = pose_for_camera(pose, face.landmarks_px, assumed, intrinsics)
+        if intrinsics is None:
+            intrinsics = assumed_intrinsics(image.shape[1], image.shape[0])
         code = face.scores
+        pose, residual = self._pose_solver.solve(
+            face.landmarks_px,
+            code,
+            intrinsics,
+            camera_from_head_from_metric(face.metric_from_face_cm),
+        )
+        confidence = _confidence(face, residual, image)
         if self._smoothing is not None:
             pose = self._pose_filter.filter(pose, dt_s)
             code = self._code_filter.filter(code, dt_s).astype(np.float32)
