@@ -59,7 +59,9 @@ def random_clothes(
     fit = 1 + (np.asarray(widening) - 1) * collar[..., None]
     vertices = np.stack([x, np.broadcast_to(y, x.shape), z], -1)
     pivot = np.array([0.0, -0.145, -0.112])
-    vertices = (vertices - pivot) * np.stack([fit[..., 0], np.ones_like(fit[..., 0]), fit[..., 2]], -1)
+    vertices = (vertices - pivot) * np.stack(
+        [fit[..., 0], np.ones_like(fit[..., 0]), fit[..., 2]], -1
+    )
     vertices = (vertices + pivot + shift).reshape(-1, 3)
     count = len(vertices)
     return GridPatch(

@@ -139,14 +139,17 @@ def random_hair(
     taper = np.sqrt(np.clip((1 - rows) / 0.30, 0.0, 1.0))
     taper = np.where(fall > 0.5, 1.0, 0.12 + 0.88 * taper) if hanging else 0.1 + 0.9 * taper
     lift = 1 + 0.5 * front * np.exp(-(((rows - 0.7) / 0.25) ** 2)) * (style == "short")
-    shape = base + outward * (thickness * bumps * taper * lift + over_ears * np.sqrt(rows))[..., None]
+    bumps = 1 + (bumps - 1) * np.clip(rows / 0.25, 0, 1)  # all columns meet at the crown
+    shape = (
+        base + outward * (thickness * bumps * taper * lift + over_ears * np.sqrt(rows))[..., None]
+    )
     if hanging:
         drop = np.clip((rows - on_head) / (1 - on_head), 0, 1) * fall.clip(0, 1.1)
         shape = _hang(shape, drop, tip_y, rng)
     return GridPatch(
-        offsets=(shape.reshape(-1, 3) - np.einsum("nkc,nk->nc", skull.vertices[ids], weights)).astype(
-            np.float32
-        ),
+        offsets=(
+            shape.reshape(-1, 3) - np.einsum("nkc,nk->nc", skull.vertices[ids], weights)
+        ).astype(np.float32),
         anchor_ids=ids,
         anchor_weights=weights,
         triangles=grid_triangles(_ROWS, _COLUMNS),

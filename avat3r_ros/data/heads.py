@@ -42,6 +42,27 @@ _BEND_M, _BEND_WAVELENGTH_M = 0.0012, 0.05
 _NECK_END_Y_M = -0.137
 """Height on the mean head, in the collar's plane, below which the neck narrows into the collar."""
 
+_DETAILED = (
+    "brows",
+    "lips",
+    "lid_left",
+    "lid_right",
+    "eye_left",
+    "eye_right",
+    "eye_sockets",
+    "teeth",
+)
+"""Regions drawn with several samples in every pixel."""
+
+_NOTHING, _SKIN, _CLOTH, _DETAIL = 0, 1, 2, 3
+"""Kinds of surface; skin and cloth take one sample per pixel away from edges."""
+
+_DEPTH_EDGE_M = 0.012
+
+CHIN_LANDMARK, NECK_BELOW_CHIN_M, NECK_SLOPE = 152, 0.03, 0.25
+"""Pictures of the head alone end at a plane this far under the resting chin, in front, rising by the
+slope per metre towards the nape: where head crops of photos end, too."""
+
 _SELF_LIT = ("inner_mouth", "teeth", "tongue", "eyelashes", "eye_left", "eye_right", "eye_sockets")
 """Regions whose shadows are painted: they are hidden while the mouth is shut and the lids are where
 occlusion is baked."""
@@ -104,6 +125,7 @@ class SyntheticHead:
         middle, size = neck_axes(self._rest[neck])
         shift, widening = middle - mean_middle, size / mean_size
         self._narrow_neck(neck, shift[1])
+        self._chin = template.landmarks(torch.from_numpy(self._rest))[CHIN_LANDMARK].numpy()
         hair = random_hair(rng, template, self.style, appearance.hair)
         clothes = random_clothes(rng, shift, widening)
         self._patches = [patch for patch in (hair, clothes) if patch is not None]  # clothes last
@@ -157,16 +179,18 @@ class SyntheticHead:
         intrinsics, pose = _single_camera(camera)
         vertices = self.vertices(code)
         size = (camera.width, camera.height)
-        rgba = self._picture(
+        window, part = self._picture(
             vertices, intrinsics, pose, size, supersample, light or self.light, clothed=False
         )
+        rgba = np.zeros((camera.height, camera.width, 4), np.float32)
+        rgba[window] = part
         fragments = native.rasterize_mesh(
             vertices, self._drawn(clothed=False), intrinsics, pose, *size
         )
         ids = self._own_ids(fragments.triangle_ids, clothed=False)
         corners = vertices[self._triangles[ids.clip(0)]]
         positions = np.einsum("hwkc,hwk->hwc", corners, fragments.barycentrics)
-        kept = (ids >= 0) & (height_over_neck_cut(positions) > 0)
+        kept = (ids >= 0) & (self._height_over_neck_cut(positions) > 0)
         ids = np.where(kept, ids, -1).astype(np.int64)
         barycentrics = fragments.barycentrics * kept[..., None]
         on_template = ids < self.num_template_triangles
@@ -184,7 +208,14 @@ class SyntheticHead:
             depth_m=torch.from_numpy(np.where(kept, fragments.depth_m, np.inf)),
         )
 
-    def render_portrait(
+    def render_portrait(self, camera: Camera, code: Float[np.ndarray, "52"], **options: object):
+        """`render_portrait_window` as a whole image, RGBA (H, W, 4)."""
+        window, part = self.render_portrait_window(camera, code, **options)
+        out = np.zeros((camera.height, camera.width, 4), np.float32)
+        out[window] = part
+        return out
+
+    def render_portrait_window(
         self,
         camera: Camera,
         code: Float[np.ndarray, "52"],
@@ -192,8 +223,8 @@ class SyntheticHead:
         supersample: int = 2,
         light: Light | None = None,
         head_from_body: Float[np.ndarray, "4 4"] | None = None,
-    ) -> Float[np.ndarray, "h w 4"]:
-        """Take a picture with neck and clothes.
+    ) -> tuple[tuple[slice, slice], Float[np.ndarray, "h w 4"]]:
+        """Take a picture with neck and clothes, of the part of the image that shows the person.
 
         Args:
             camera: One camera (no leading dimension).
@@ -203,6 +234,7 @@ class SyntheticHead:
             head_from_body: Moves the clothes against the head; identity if None.
 
         Returns:
+            Rows and columns of the image that the picture covers (all others show nothing), and
             RGB times coverage, and coverage; in [0, 1].
         """
         intrinsics, pose = _single_camera(camera)
@@ -215,6 +247,11 @@ class SyntheticHead:
         return self._picture(
             vertices, intrinsics, pose, size, supersample, light or self.light, clothed=True
         )
+
+    def _height_over_neck_cut(self, points: np.ndarray) -> np.ndarray:
+        """Signed height over the plane at which the head ends, metres; positive is kept."""
+        end = self._chin[1] - NECK_BELOW_CHIN_M + NECK_SLOPE * (self._chin[2] - points[..., 2])
+        return points[..., 1] - end
 
     def _narrow_neck(self, neck: Int[np.ndarray, "n"], shift_y_m: float) -> None:
         """Draw in the ragged lower end of the template's neck, so that the collar covers it."""
@@ -243,6 +280,13 @@ class SyntheticHead:
         self._clothed_ids = np.flatnonzero(shown).astype(np.int32)
         shown[self._part_starts[-2] :] = False
         self._bare_ids = np.flatnonzero(shown).astype(np.int32)
+        detail = np.isin(regions, [REGIONS.index(name) for name in _DETAILED])
+        kinds = np.full(len(self._triangles), _DETAIL, np.uint8)  # hair
+        kinds[: len(regions)] = np.where(detail, _DETAIL, _SKIN)
+        kinds[self._part_starts[-2] :] = _CLOTH
+        self._clothed_kinds = np.append(kinds[self._clothed_ids], np.uint8(_NOTHING))
+        kinds[: len(regions)][regions == REGIONS.index("neck")] = _DETAIL  # the cut runs through it
+        self._bare_kinds = np.append(kinds[self._bare_ids], np.uint8(_NOTHING))
         self._clothed_triangles = self._triangles[self._clothed_ids]
         self._bare_triangles = self._triangles[self._bare_ids]
 
@@ -292,68 +336,92 @@ class SyntheticHead:
         light: Light,
         *,
         clothed: bool,
-    ) -> np.ndarray:
-        """Premultiplied RGBA of the head, float32."""
+    ) -> tuple[tuple[slice, slice], np.ndarray]:
+        """Premultiplied RGBA of the part of the image that shows the mesh, float32."""
         if supersample < 1:
             raise ValueError(f"expected supersample >= 1, got {supersample}")
-        width, height = size
         left, top, right, bottom = _bounds(vertices, intrinsics, pose, size)
-        out = np.zeros((height, width, 4), np.float32)
+        place = (slice(top, bottom), slice(left, right))
         if right <= left or bottom <= top:
-            return out
+            return (slice(0), slice(0)), np.zeros((0, 0, 4), np.float32)
         window = np.array(intrinsics)
         window[0, 2] -= left
         window[1, 2] -= top
+        width, height = right - left, bottom - top
+        drawn = self._drawn(clothed=clothed)
+        table = self._light_table(vertices, pose, light)
+        eye = (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32)
+        kinds = self._clothed_kinds if clothed else self._bare_kinds
+        own_ids = self._clothed_ids if clothed else self._bare_ids
+
+        def shade(fragments: native.MeshFragments, pixels: np.ndarray) -> np.ndarray:
+            drawn_ids = fragments.triangle_ids.ravel()[pixels]
+            seen = np.flatnonzero(drawn_ids >= 0)
+            weights = fragments.barycentrics.reshape(-1, 3)[pixels[seen]]
+            out = np.zeros((len(pixels), 4), np.float32)
+            color, height_over_cut = self._shade(
+                vertices, own_ids[drawn_ids[seen]], weights, eye, light, table
+            )
+            out[seen, :3] = color
+            out[seen, 3] = 1.0 if clothed else height_over_cut > 0
+            out[:, :3] *= out[:, 3:]
+            return out
+
+        centers = native.rasterize_mesh(vertices, drawn, window, pose, width, height)
+        kind = kinds[centers.triangle_ids]  # the last entry is that of "nothing", -1
+        out = np.zeros((height, width, 4), np.float32)
+        flat = out.reshape(-1, 4)
+        if supersample == 1:
+            pixels = np.flatnonzero(kind)
+            flat[pixels] = shade(centers, pixels)
+            return place, out
+        busy = _busy_pixels(kind, centers.depth_m)
+        pixels = np.flatnonzero((kind > 0) & ~busy)
+        flat[pixels] = shade(centers, pixels)
         window[:2] *= supersample
-        fragments = native.rasterize_mesh(
-            vertices,
-            self._drawn(clothed=clothed),
-            window,
-            pose,
-            (right - left) * supersample,
-            (bottom - top) * supersample,
+        fine = native.rasterize_mesh(
+            vertices, drawn, window, pose, width * supersample, height * supersample
         )
-        pixels = np.flatnonzero(fragments.triangle_ids >= 0)
-        ids = (self._clothed_ids if clothed else self._bare_ids)[
-            fragments.triangle_ids.ravel()[pixels]
-        ]
-        weights = fragments.barycentrics.reshape(-1, 3)[pixels]
-        color, height_over_cut = self._shade(vertices, ids, weights, pose, light)
-        rgba = np.zeros((*fragments.triangle_ids.shape, 4), np.float32)
-        flat = rgba.reshape(-1, 4)
-        if not clothed:
-            keep = height_over_cut > 0
-            pixels, color = pixels[keep], color[keep]
-        flat[pixels] = color
-        if supersample > 1:
-            rgba = cv2.resize(rgba, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
-        out[top:bottom, left:right] = rgba
-        return out
+        rows, columns = np.nonzero(busy)
+        steps = np.arange(supersample)
+        samples = (
+            (rows[:, None, None] * supersample + steps[:, None]) * (width * supersample)
+            + columns[:, None, None] * supersample
+            + steps
+        )
+        colors = shade(fine, samples.ravel()).reshape(len(rows), -1, 4)
+        out[rows, columns] = colors.mean(1)
+        return place, out
+
+    def _light_table(self, vertices: np.ndarray, pose: np.ndarray, light: Light) -> np.ndarray:
+        """Light at the three corners of every triangle, and their height over the neck cut."""
+        eye = (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32)
+        to_camera = eye - vertices
+        to_camera /= np.linalg.norm(to_camera, axis=1, keepdims=True)
+        channels = np.empty((len(vertices), 5), np.float32)
+        channels[:, :4] = vertex_light(
+            self._normals(vertices), to_camera, light, self._occlusion, self._shine
+        )
+        channels[:, 4] = self._height_over_neck_cut(vertices)
+        return channels[self._triangles].reshape(len(self._triangles), 15)
 
     def _shade(
         self,
         vertices: np.ndarray,
         ids: np.ndarray,
         weights: np.ndarray,
-        pose: np.ndarray,
+        eye: np.ndarray,
         light: Light,
+        table: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """RGBA of visible surface points, and their height over the neck cut."""
-        eye = (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32)
-        to_camera = eye - vertices
-        to_camera /= np.linalg.norm(to_camera, axis=1, keepdims=True)
-        normals = self._normals(vertices)
-        # A sheet seen from behind (inside of hair, far side of the collar) is lit on that side.
-        channels = np.empty((len(vertices), 5), np.float32)
-        channels[:, :4] = vertex_light(normals, to_camera, light, self._occlusion, self._shine)
-        channels[:, 4] = height_over_neck_cut(vertices)
-        table = channels[self._triangles].reshape(len(self._triangles), 15)
-        corners = table[ids].reshape(-1, 3, 5)
-        mixed = np.einsum("pkc,pk->pc", corners, weights)
+        """Display RGB of visible surface points, and their height over the neck cut."""
+        corners = table[ids]
+        mixed = corners[:, :5] * weights[:, :1]
+        mixed += corners[:, 5:10] * weights[:, 1:2]
+        mixed += corners[:, 10:] * weights[:, 2:]
 
         albedo = np.empty((len(ids), 3), np.float32)
-        own = ids < self._part_starts[1]
-        rows = np.flatnonzero(own)
+        rows = np.flatnonzero(ids < self._part_starts[1])
         albedo[rows] = self._albedo[self._grid.lookup(ids[rows], weights[rows])]
         for patch, low, high in zip(
             self._patches, self._part_starts[1:-1], self._part_starts[2:], strict=True
@@ -361,11 +429,10 @@ class SyntheticHead:
             rows = np.flatnonzero((ids >= low) & (ids < high))
             if len(rows):
                 albedo[rows] = patch.colors(ids[rows] - low, weights[rows])
-        color = albedo * mixed[:, :3] + mixed[:, 3:4]
-        self._add_eye_highlights(vertices, ids, weights, eye, light, color)
-        out = np.ones((len(ids), 4), np.float32)
-        out[:, :3] = encode(color)
-        return out, mixed[:, 4]
+        albedo *= mixed[:, :3]
+        albedo += mixed[:, 3:4]
+        self._add_eye_highlights(vertices, ids, weights, eye, light, albedo)
+        return encode(albedo), mixed[:, 4]
 
     def _add_eye_highlights(
         self,
@@ -398,14 +465,12 @@ class SyntheticHead:
                 color[rows] += glint[:, None].astype(np.float32)
 
 
-NECK_CUT_Y_M, NECK_CUT_SLOPE = -0.128, -0.30
-"""The head ends at the plane y = NECK_CUT_Y_M + NECK_CUT_SLOPE (z + 0.05): under the chin, rising to the
-back of the neck."""
-
-
-def height_over_neck_cut(points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-    """Signed height over the plane at which a head crop ends, metres; positive is kept."""
-    return points[..., 1] - (NECK_CUT_Y_M + NECK_CUT_SLOPE * (points[..., 2] + 0.05))
+def _busy_pixels(kind: np.ndarray, depth_m: np.ndarray) -> np.ndarray:
+    """Pixels that need several samples: fine detail, and edges between surfaces."""
+    cross = np.ones((3, 3), np.uint8)
+    depth = np.minimum(depth_m, 10.0)
+    jump = cv2.dilate(depth, cross) - cv2.erode(depth, cross) > _DEPTH_EDGE_M
+    return (kind == _DETAIL) | (cv2.dilate(kind, cross) != cv2.erode(kind, cross)) | jump
 
 
 def _single_camera(camera: Camera) -> tuple[np.ndarray, np.ndarray]:

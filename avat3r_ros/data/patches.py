@@ -39,10 +39,13 @@ class GridPatch:
         self, triangle_ids: Int[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
     ) -> Float[np.ndarray, "p 3"]:
         """Colour of surface points; the nearest texel."""
-        uv = np.einsum("pkc,pk->pc", self.uv[self.triangles[triangle_ids]], barycentrics)
         height, width = self.picture.shape[:2]
-        columns = (uv[:, 0] * (width - 1) + 0.5).astype(np.int32)
-        rows = (uv[:, 1] * (height - 1) + 0.5).astype(np.int32)
+        corners = self.uv[self.triangles].reshape(-1, 6)[triangle_ids]
+        a, b, c = barycentrics.T
+        across = corners[:, 0] * a + corners[:, 2] * b + corners[:, 4] * c
+        down = corners[:, 1] * a + corners[:, 3] * b + corners[:, 5] * c
+        columns = (across * (width - 1) + 0.5).astype(np.int32)
+        rows = (down * (height - 1) + 0.5).astype(np.int32)
         return self.picture.reshape(-1, 3)[rows * width + columns]
 
 
