@@ -273,6 +273,8 @@ def _check_signature(about: dict[str, Any], digest: str, trusted_keys: set[str] 
 
         try:
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+            if signature != bytes.fromhex(signature).hex():
+                raise ValueError("hex digits have one spelling here")
             key.verify(bytes.fromhex(signature), bytes.fromhex(digest))
         except (ValueError, InvalidSignature):
             raise AvatarFileError("the avatar's signature is wrong") from None

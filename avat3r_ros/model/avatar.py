@@ -188,6 +188,8 @@ def _restored(avatar: Avatar, config: Avat3rConfig, template: HeadTemplate | Non
     n = len(means)
     codes = _tensor(avatar, "codes", (None, None))
     start, deforming, stop = _tensor(avatar, "moving", (3,)).tolist()
+    if not 0 <= start <= deforming <= stop <= n:
+        raise ValueError(f"avatar tensor 'moving' is not a run within {n} Gaussians")
     num_moving = stop - start
     pixels = _tensor(avatar, "pixel_indices", (None,)).long()
     rows = _tensor(avatar, "code_rows", (n,)).long()
