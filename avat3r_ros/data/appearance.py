@@ -1,7 +1,7 @@
 """What a synthetic person's skin, eyes and mouth look like: one colour per texel of the template.
 
-Everything is a function of the place on the *mean* head (metres, head frame: x the subject's left, y up,
-z out of the face), so the same cheek is the same cheek on every person. Colours are linear RGB.
+Everything is a function of the place on the *mean* head (metres, head frame), so the same cheek is
+the same cheek on every person. Colours are linear RGB.
 """
 
 from dataclasses import dataclass
@@ -188,10 +188,8 @@ def random_appearance(rng: np.random.Generator, template: HeadTemplate, style: s
 
 def _hair_color(rng: np.random.Generator, tone: float) -> np.ndarray:
     """Darker skin goes with darker hair; grey hair with any."""
-    if rng.random() < 0.12:
-        choice = rng.integers(7, 9)
-    else:
-        choice = rng.integers(0, 7 if tone < 3 else 3)
+    grey = rng.random() < 0.12
+    choice = rng.integers(7, 9) if grey else rng.integers(0, 7 if tone < 3 else 3)
     return _HAIR_COLORS[choice] * rng.uniform(0.85, 1.15)
 
 

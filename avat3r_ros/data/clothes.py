@@ -24,7 +24,7 @@ _RINGS = np.array(
         [-0.600, 0.215, 0.130, -0.100, 2.6],
     ]
 )
-"""Cross-sections from inside the collar to below the chest, metres, head frame of a head at rest."""
+"""Cross-sections from inside the collar to below the chest, metres, head at rest."""
 
 COLLAR_TILT = 0.16
 """How much higher the collar sits per metre towards the back."""

@@ -1,7 +1,7 @@
-"""Hair as a shell around the scalp that can hang down beyond it.
+r"""Hair as a shell around the scalp that can hang down beyond it.
 
-A column of the shell starts at the crown, follows the scalp at some thickness and either ends at the
-hairline (short hair) or, once the head curves inwards, hangs straight down (medium, long):
+A column of the shell starts at the crown, follows the scalp at some thickness and either ends at
+the hairline (short hair) or, once the head curves inwards, hangs straight down (medium, long):
 
         crown  ____ thickness
             .-'    '-.                  columns: azimuth around the vertical through the crown,
@@ -35,7 +35,7 @@ _WIDEST_RAD = np.radians(82)
 
 @dataclass(frozen=True)
 class _Skull:
-    """The mean head's hair-bearing surface over polar angle: where anchors are, how far out it is."""
+    """The mean head's surface seen from the middle of its skull, and where hair ends on it."""
 
     azimuth: Float[np.ndarray, "c"]
     hairline: Float[np.ndarray, "c"]
@@ -139,6 +139,8 @@ def random_hair(
     taper = np.sqrt(np.clip((1 - rows) / 0.30, 0.0, 1.0))
     taper = np.where(fall > 0.5, 1.0, 0.12 + 0.88 * taper) if hanging else 0.1 + 0.9 * taper
     lift = 1 + 0.5 * front * np.exp(-(((rows - 0.7) / 0.25) ** 2)) * (style == "short")
+    at_crown = np.clip(1 - rows / 0.4, 0, 1) ** 2  # where all columns must agree
+    thickness = at_crown * thickness.mean() + (1 - at_crown) * thickness
     bumps = 1 + (bumps - 1) * np.clip(rows / 0.25, 0, 1)  # all columns meet at the crown
     shape = (
         base + outward * (thickness * bumps * taper * lift + over_ears * np.sqrt(rows))[..., None]

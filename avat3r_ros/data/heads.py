@@ -60,8 +60,8 @@ _NOTHING, _SKIN, _CLOTH, _DETAIL = 0, 1, 2, 3
 _DEPTH_EDGE_M = 0.012
 
 CHIN_LANDMARK, NECK_BELOW_CHIN_M, NECK_SLOPE = 152, 0.03, 0.25
-"""Pictures of the head alone end at a plane this far under the resting chin, in front, rising by the
-slope per metre towards the nape: where head crops of photos end, too."""
+"""Pictures of the head alone end at a plane this far under the resting chin, in front, rising by
+the slope towards the nape (metres per metre): where head crops of photos end, too."""
 
 _SELF_LIT = ("inner_mouth", "teeth", "tongue", "eyelashes", "eye_left", "eye_right", "eye_sockets")
 """Regions whose shadows are painted: they are hidden while the mouth is shut and the lids are where
@@ -75,7 +75,7 @@ class SyntheticView:
     Attributes:
         image: RGB in [0, 1], times the mask (black background).
         mask: Share of each pixel that the head covers.
-        position_map: Head-frame surface point at each pixel's centre, metres; 0 where there is none.
+        position_map: Head-frame surface point at each pixel's centre, metres; 0 where none is.
         binding: Place of that point on the head template; off the template (hair) -1.
         surface: Place of that point on the person's own mesh, hair included; for
             `SyntheticHead.surface_points`.
@@ -151,7 +151,7 @@ class SyntheticHead:
     def surface_points(
         self, surface: SurfaceBinding, code: Float[np.ndarray, "52"]
     ) -> Float[Tensor, "*p 3"]:
-        """Where points of the person's surface are in an expression; 0 where there is no surface."""
+        """Where points of the person's surface are in an expression; 0 off the surface."""
         ids = surface.triangle_ids.numpy()
         corners = self.vertices(code)[self._triangles[ids.clip(0)]]
         points = np.einsum("...kc,...k->...c", corners, surface.barycentrics.numpy())

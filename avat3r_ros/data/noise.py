@@ -43,7 +43,7 @@ def value_noise(
 class NoiseBank:
     """Noise fields evaluated once at fixed points, of which every person gets their own mixture.
 
-    A random unit mixture of independent fields is as good as a fresh field and a hundred times cheaper.
+    A random unit mixture of independent fields is as good as a fresh field, and much cheaper.
     """
 
     def __init__(

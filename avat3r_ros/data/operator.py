@@ -1,8 +1,8 @@
 """SyntheticOperator: a made-up person in front of a made-up webcam, for the demo and for tests.
 
-The person performs a script (performance.py) in a room with fixed light and background; every frame comes
-with the code and the camera that made it. Frames are ordinary images: the real tracker has to find the
-face in them.
+The person performs a script (performance.py) in a room with fixed light and background; every frame
+comes with the code and the camera that made it. Frames are ordinary images: the real tracker has to
+find the face in them.
 """
 
 from dataclasses import dataclass

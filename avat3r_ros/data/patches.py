@@ -1,7 +1,7 @@
 """Surfaces beside the head template that are made as grids: hair and clothes.
 
-A patch is a (rows x columns) grid of vertices with a picture stretched over it. Its vertices hang on
-three template vertices each (hair) or on nothing (clothes).
+A patch is a (rows x columns) grid of vertices with a picture stretched over it. Its vertices hang
+on three template vertices each (hair) or on nothing (clothes).
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Light on a mesh: irradiance and gloss per vertex, ambient occlusion baked once per person.
 
-Vertices are millimetres apart, so shading them and interpolating over pixels looks the same as shading
-pixels, at a fraction of the work. Colours are linear until `encode` takes the square root.
+Vertices are millimetres apart, so shading them and interpolating over pixels looks the same as
+shading pixels, at a fraction of the work. Colours are linear until `encode` takes the square root.
 """
 
 from dataclasses import dataclass, replace
