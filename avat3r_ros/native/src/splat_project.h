@@ -10,17 +10,33 @@ struct GaussianLanes {
   Mask finite;
 };
 
-// Read `count` Gaussians from row `begin`; further lanes repeat the last one, with opacity 0.
+// rows[k][lane] = values[lane * kWidth + k]; lanes from `count` on repeat the last one.
+template <int kWidth>
+AVAT3R_INLINE void deinterleave(const float* values, int count, float (*rows)[kLanes]) {
+  if (count == kLanes) {  // a fixed count lets the compiler unroll
+    for (int lane = 0; lane < kLanes; lane++) {
+      for (int k = 0; k < kWidth; k++) rows[k][lane] = values[lane * kWidth + k];
+    }
+    return;
+  }
+  for (int lane = 0; lane < kLanes; lane++) {
+    const int row = lane < count ? lane : count - 1;
+    for (int k = 0; k < kWidth; k++) rows[k][lane] = values[row * kWidth + k];
+  }
+}
+
+// Read `count` Gaussians from row `begin`; lanes from `count` on repeat the last one.
 static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin, int count) {
   const int num_colors = scene.num_colors;
   alignas(64) float rows[11 + kMaxChannels][kLanes];
-  for (int lane = 0; lane < kLanes; lane++) {
-    const int64_t i = begin + (lane < count ? lane : count - 1);
-    for (int k = 0; k < 3; k++) rows[k][lane] = scene.means[3 * i + k];
-    for (int k = 0; k < 4; k++) rows[3 + k][lane] = scene.quats_wxyz[4 * i + k];
-    for (int k = 0; k < 3; k++) rows[7 + k][lane] = scene.scales[3 * i + k];
-    rows[10][lane] = lane < count ? scene.opacities[i] : 0.f;
-    for (int k = 0; k < num_colors; k++) rows[11 + k][lane] = scene.colors[num_colors * i + k];
+  deinterleave<3>(scene.means + 3 * begin, count, rows);
+  deinterleave<4>(scene.quats_wxyz + 4 * begin, count, rows + 3);
+  deinterleave<3>(scene.scales + 3 * begin, count, rows + 7);
+  deinterleave<1>(scene.opacities + begin, count, rows + 10);
+  switch (num_colors) {
+    case 1: deinterleave<1>(scene.colors + begin, count, rows + 11); break;
+    case 2: deinterleave<2>(scene.colors + 2 * begin, count, rows + 11); break;
+    case 3: deinterleave<3>(scene.colors + 3 * begin, count, rows + 11); break;
   }
   GaussianLanes g;
   Floats total = load(rows[0]) * 0.f;
