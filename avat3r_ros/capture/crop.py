@@ -29,7 +29,14 @@ NECK_BELOW_CHIN_M = 0.03
 """How far under the chin of the resting face the neck is cut, in front."""
 
 HAIR_BELOW_CHIN_M = 0.0
-"""The same for what is off the template: long hair, but collars and shoulders much more often."""
+"""The same for what is off the template. Beside and above the chin, up to `CLOTHES_ABOVE_CHIN_M`,
+it stays only where it hangs together with hair at eye level: collars and shoulders do not."""
+
+CLOTHES_ABOVE_CHIN_M = 0.06
+EYES_ABOVE_CHIN_M = 0.1
+
+HAIR_STRAND_M = 0.008
+"""Width above which something off the template is a strand of hair and not the fit's error."""
 
 NECK_SLOPE = 0.25
 """The cut rises by this much per metre towards the nape."""
@@ -80,7 +87,7 @@ def crop_heads(
         picture = _resample(image.astype(np.float32) / 255, left, top, size, image_size)
         mask = _resample(matte.astype(np.float32), left, top, size, image_size).clip(0, 1)
         vertices = template.vertices(identity, codes[view]).numpy()
-        mask = mask * _above_neck_cut(vertices, template, k, pose, image_size, chin)
+        mask = mask * _above_neck_cut(vertices, template, k, pose, mask, chin)
         crops.append((picture * mask[..., None]).transpose(2, 0, 1))
         masks.append(mask[None])
         intrinsics.append(k)
@@ -136,15 +143,16 @@ def _above_neck_cut(
     template: HeadTemplate,
     intrinsics: np.ndarray,
     camera_from_head: np.ndarray,
-    size: int,
+    mask: np.ndarray,
     chin: np.ndarray,
 ) -> np.ndarray:
-    """1 above the neck plane, 0 below, in every pixel.
+    """1 above the neck plane, 0 below and on clothes, in every pixel of a square crop.
 
     A pixel on the template is where its surface point is, and only the neck and scalp are ever cut,
     so that an open jaw stays whole. Others (hair, clothes) are taken to be as far away as the
-    middle of the neck, and are cut higher.
+    middle of the neck.
     """
+    size = len(mask)
     ids, weights, _ = native.rasterize_mesh(
         vertices, template.triangles.int().numpy(), intrinsics, camera_from_head, size, size
     )
@@ -158,9 +166,17 @@ def _above_neck_cut(
     rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(intrinsics).T
     elsewhere = (rays * axis[2]) @ head_from_camera[:3, :3].T + head_from_camera[:3, 3]
     points = np.where(on_head[..., None], points, elsewhere)
-    height = (
-        points[..., 1] - (chin[1] - NECK_BELOW_CHIN_M) - NECK_SLOPE * (chin[2] - points[..., 2])
-    )
-    above = (height / NECK_SOFTNESS_M + 0.5).clip(0, 1)
+    over_chin = points[..., 1] - chin[1] - NECK_SLOPE * (chin[2] - points[..., 2])
+    below_chin = np.where(on_head, NECK_BELOW_CHIN_M, HAIR_BELOW_CHIN_M)
+    above = ((over_chin + below_chin) / NECK_SOFTNESS_M + 0.5).clip(0, 1)
     may_be_cut = template.region_mask("neck", "scalp").numpy()
-    return np.where(on_head & ~may_be_cut[np.maximum(ids, 0)], 1.0, above).astype(np.float32)
+    above = np.where(on_head & ~may_be_cut[np.maximum(ids, 0)], 1.0, above)
+
+    strand_px = max(int(round(HAIR_STRAND_M * intrinsics[0, 0] / axis[2] / 2)), 1)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * strand_px + 1, 2 * strand_px + 1))
+    off_head = (~on_head & (mask > 0.1)).astype(np.uint8)
+    _, parts = cv2.connectedComponents(cv2.erode(off_head, disc))
+    hair_parts = np.setdiff1d(parts[over_chin > EYES_ABOVE_CHIN_M], 0)
+    hair = cv2.dilate(np.isin(parts, hair_parts).astype(np.uint8), disc) > 0
+    clothes = (off_head > 0) & ~hair & (over_chin < CLOTHES_ABOVE_CHIN_M)
+    return np.where(clothes, 0.0, above).astype(np.float32)

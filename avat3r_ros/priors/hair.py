@@ -1,0 +1,100 @@
+"""Hair as a shell: how far it stands off the scalp, from what the mattes show beyond the mesh.
+
+The mesh is bald. Where a matte reaches beyond the mesh's outline, the hair at that outline is so
+thick. Each photo tells this along one curve over the scalp; in between, thickness is interpolated
+smoothly, and it is zero at the hairline. All photos then share one hair surface, so that it neither
+doubles nor fans out between them.
+"""
+
+import numpy as np
+from scipy import sparse
+from scipy.ndimage import distance_transform_edt
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+
+from avat3r_ros.priors.view import SEEN_MASK, ReferenceView
+from avat3r_ros.rig import HeadTemplate
+
+MAX_THICKNESS_M = 0.05
+"""Thicker hair is cut to this: most of what is farther away is not hair."""
+
+MIN_PIXELS_OFF = 1.5
+"""Nearer to the mesh's outline than this the matte says nothing about hair."""
+
+SMOOTHNESS = 0.15
+"""Weight of neighbours' agreement against each observation."""
+
+OUTLINE_FACING = 0.2
+"""Scalp seen at a smaller cosine than this makes the outline of a photo."""
+
+
+def hair_thickness(
+    views: list[ReferenceView], template: HeadTemplate, normals: np.ndarray
+) -> np.ndarray:
+    """Estimate the thickness of hair over every vertex.
+
+    Args:
+        views: Drawn with the bald mesh.
+        template: The head model.
+        normals: (v, 3) coarse outward normals of the person's resting head.
+
+    Returns:
+        (v,) metres along the normals; 0 off the scalp.
+    """
+    triangles = template.triangles.numpy()
+    scalp = np.unique(triangles[template.region_mask("scalp").numpy()])
+    outer_regions = ("skin", "scalp", "neck", "ears", "brows", "lips")
+    outer = np.unique(triangles[template.region_mask(*outer_regions).numpy()])
+    on_scalp = np.zeros(len(normals), bool)
+    on_scalp[scalp] = True
+
+    total, count = np.zeros(len(normals)), np.zeros(len(normals))
+    for view in views:
+        observed, valid = _observe(view, normals, outer, on_scalp)
+        total += np.where(valid, observed, 0) ** 2
+        count += valid
+    if not (total > 0).any():
+        return np.zeros(len(normals))
+    # The quadratic mean leans to the thicker: a fit that is off hides hair behind the mesh.
+    return _interpolate(np.sqrt(total / np.maximum(count, 1)), count, triangles, on_scalp)
+
+
+def _observe(
+    view: ReferenceView, normals: np.ndarray, outer: np.ndarray, on_scalp: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Thickness that one view shows at its outline, and where it shows any, (v,) each."""
+    vertices = view.vertices.astype(np.float64)
+    row, column, inside, _ = view.pixels_of(vertices)
+    outline = on_scalp & inside & (np.abs(view.facing(vertices, normals)) < OUTLINE_FACING)
+    thickness = np.zeros(len(vertices))
+    beyond = ~view.on_mesh & (view.mask > SEEN_MASK)
+    beyond &= distance_transform_edt(~view.on_mesh) > MIN_PIXELS_OFF
+    if beyond.any():
+        points = view.points[beyond]
+        _, nearest = cKDTree(vertices[outer]).query(points, distance_upper_bound=MAX_THICKNESS_M)
+        near = nearest < len(outer)
+        points, vertex = points[near], outer[nearest[near]]
+        over_scalp = on_scalp[vertex]
+        points, vertex = points[over_scalp], vertex[over_scalp]
+        height = ((points - vertices[vertex]) * normals[vertex]).sum(1)
+        np.maximum.at(thickness, vertex, height.clip(0, MAX_THICKNESS_M))
+    # An outline vertex without hair beyond it has none, unless the crop ends there.
+    near_border = np.minimum.reduce([row, column, view.height - 1 - row, view.width - 1 - column])
+    return thickness, (thickness > 0) | (outline & (near_border > 2))
+
+
+def _interpolate(
+    values: np.ndarray, weights: np.ndarray, triangles: np.ndarray, free: np.ndarray
+) -> np.ndarray:
+    """Smooth field on the free vertices that follows weighted observations; 0 on all others."""
+    count = len(values)
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    ones = np.ones(len(edges))
+    adjacency = sparse.coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
+    adjacency = ((adjacency + adjacency.T) > 0).astype(float)
+    degree = sparse.diags(np.asarray(adjacency.sum(1))[:, 0])
+    laplacian = (degree - adjacency).tocsr()[free][:, free]
+    system = SMOOTHNESS * laplacian + sparse.diags(weights[free] + 1e-6)
+    field = np.zeros(count)
+    field[free] = spsolve(system.tocsc(), weights[free] * values[free])
+    return field.clip(0, MAX_THICKNESS_M)

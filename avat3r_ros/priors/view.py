@@ -1,0 +1,114 @@
+"""One reference crop with the posed head rasterized into it."""
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from avat3r_ros import native
+from avat3r_ros.geometry import invert_pose
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import HeadCrops
+
+SKULL_CENTER_HEAD_M = np.array([0.0, 0.025, -0.085])
+SKULL_RADII_M = np.array([0.078, 0.105, 0.1])
+"""Ellipsoid about the mean skull. What lies off the mesh lies on larger copies of it."""
+
+CONTINUATION_M = 0.012
+"""How far from the mesh its depth still governs the depth of what is off it."""
+
+DEPTH_TOLERANCE_M = 0.004
+"""Surface points this close behind the nearest one are still seen by a view."""
+
+SEEN_MASK = 0.5
+"""Pixels of the soft matte below this are background."""
+
+
+class ReferenceView:
+    """Where the pixels of one crop lie; arrays are (H, W, ...), head frame, metres.
+
+    Attributes:
+        mask: Soft matte.
+        vertices: Of the head in this view's expression, with hair once `draw` was given some.
+        ids: Triangle of each pixel, -1 off the mesh.
+        weights: Its barycentrics.
+        points: Surface point of each pixel; off the mesh, a guess (see `_guess_off_mesh`).
+        on_mesh: Where `ids` is not -1.
+        bonus: Advantage of this view over the others.
+    """
+
+    def __init__(self, crops: HeadCrops, template: HeadTemplate, index: int) -> None:
+        self.bonus = 0.0
+        self.mask = crops.masks[index, 0].double().numpy()
+        self.height, self.width = self.mask.shape
+        self.intrinsics = crops.cameras.intrinsics[index].double().numpy()
+        self.camera_from_head = crops.cameras.camera_from_head[index].double().numpy()
+        self.head_from_camera = invert_pose(self.camera_from_head)
+        self.center = self.head_from_camera[:3, 3]
+        self.triangles = template.triangles.int().numpy()
+        # Lashes are thinner than pixels: what is seen between them counts.
+        lashes = template.region_mask("eyelashes").numpy()
+        self._drawn = np.where(lashes[:, None], 0, self.triangles)
+        self.vertices = template.vertices(crops.identity, crops.codes[index]).numpy()
+        self.draw()
+
+    def draw(self, offset: np.ndarray | None = None) -> None:
+        """Rasterize the head, with its vertices moved by `offset` (v, 3) metres for good."""
+        if offset is not None:
+            self.vertices = (self.vertices + offset).astype(np.float32)
+        self.ids, self.weights, self.depth = native.rasterize_mesh(
+            self.vertices,
+            self._drawn,
+            self.intrinsics,
+            self.camera_from_head,
+            self.width,
+            self.height,
+        )
+        self.on_mesh = self.ids >= 0
+        corners = self.vertices[self.triangles[np.maximum(self.ids, 0)]]
+        self.points = (self.weights[..., None] * corners).sum(-2)
+        self.points[~self.on_mesh] = self._guess_off_mesh()
+
+    def pixel_size_m(self) -> float:
+        """Side of a pixel at the distance of the skull."""
+        return float(np.linalg.norm(self.center - SKULL_CENTER_HEAD_M) / self.intrinsics[0, 0])
+
+    def _guess_off_mesh(self) -> np.ndarray:
+        """Place of pixels off the mesh: on the skull's ellipsoid, blown up until the ray meets it.
+
+        A ray that misses the skull touches exactly one larger copy of it, at the point where the
+        ellipsoid's own metric is smallest. Near the mesh the depth continues that of the nearest
+        mesh pixel.
+        """
+        column, row = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
+        rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(self.intrinsics).T
+        rays = rays @ self.head_from_camera[:3, :3].T
+        start = (self.center - SKULL_CENTER_HEAD_M) / SKULL_RADII_M
+        scaled = rays / SKULL_RADII_M
+        # Rays have unit z in the camera frame, so the ray parameter is the depth.
+        depth = -(scaled @ start) / (scaled**2).sum(-1)
+        if self.on_mesh.any():
+            distance, nearest = distance_transform_edt(~self.on_mesh, return_indices=True)
+            share = np.exp(-((distance * self.pixel_size_m() / CONTINUATION_M) ** 2))
+            depth = share * np.where(share > 0, self.depth[tuple(nearest)], 0) + (1 - share) * depth
+        return (self.center + rays * depth[..., None])[~self.on_mesh]
+
+    def pixels_of(
+        self, points: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Row, column (nearest inside the crop), whether inside, and depth of points (n, 3)."""
+        camera = points @ self.camera_from_head[:3, :3].T + self.camera_from_head[:3, 3]
+        pixels = (camera / np.maximum(camera[:, 2:], 1e-6)) @ self.intrinsics.T
+        column, row = np.floor(pixels[:, :2].clip(-1, 1e6)).astype(int).T
+        inside = (row >= 0) & (row < self.height) & (column >= 0) & (column < self.width)
+        return row.clip(0, self.height - 1), column.clip(0, self.width - 1), inside, camera[:, 2]
+
+    def sees(self, points: np.ndarray) -> np.ndarray:
+        """Which surface points of this view's head are in front and inside the matte, (n,)."""
+        row, column, inside, depth = self.pixels_of(points)
+        near = depth < self.depth[row, column] + DEPTH_TOLERANCE_M
+        return inside & near & self.on_mesh[row, column] & (self.mask[row, column] > SEEN_MASK)
+
+    def facing(self, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Cosine of the angle at which this view sees surface points, (n,)."""
+        to_camera = self.center - points
+        to_camera = to_camera / np.linalg.norm(to_camera, axis=-1, keepdims=True)
+        return (normals * to_camera).sum(-1)
