@@ -26,7 +26,8 @@ SELLION_CANONICAL_CM = np.array([0.0, 3.2710, 5.2360])
 """Deepest point of the nose bridge of MediaPipe's canonical face: its landmark 168."""
 
 _ITERATIONS = 10
-_CONVERGED = 1e-6
+_CONVERGED = 1e-5
+"""Radians and metres: far below the noise of the landmarks."""
 
 
 def camera_from_head_from_metric(
@@ -76,10 +77,10 @@ class HeadPoseSolver:
     def __init__(self, template: HeadTemplate) -> None:
         neutral = template.landmarks(template.neutral)
         moved = template.landmarks(template.neutral + template.expression_basis)
-        self._neutral_head = neutral.double().numpy()
-        self._expressions = (moved - neutral).double().numpy().reshape(len(moved), -1)
         weights = template.landmark_weights.double().numpy()
         self._weights = weights / weights.sum()
+        self._neutral_head = neutral.double().numpy()
+        self._expressions = (moved - neutral).double().numpy().reshape(len(moved), -1)
 
     def landmarks_head(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "478 3"]:
         """Landmarks of the mean head in an expression, metres."""

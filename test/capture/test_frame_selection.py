@@ -1,0 +1,189 @@
+"""From a stream to a few sharp, open-eyed, well-spread views, and what is still wanted."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from avat3r_ros.capture.frame_selection import (
+    FrameSelector,
+    camera_direction,
+    face_sharpness,
+    farthest_directions,
+)
+from avat3r_ros.expression import arkit_code
+from avat3r_ros.geometry import look_at_head, pose_matrix
+from avat3r_ros.types import FaceState
+
+LEFT = "turn your head a little to your left"
+RIGHT = "turn your head a little to your right"
+CHIN = "raise or lower your chin a little"
+STRAIGHT = "look straight into the camera"
+
+
+def face(
+    yaw_deg=0.0,
+    pitch_deg=0.0,
+    *,
+    code=None,
+    num_faces=1,
+    size_px=120.0,
+    at=(180, 70),
+    confidence=1.0,
+):
+    """A tracked face seen by a camera at this direction; + yaw is the subject's left."""
+    steps = np.linspace(0, size_px, 478)
+    return FaceState(
+        stamp_s=0.0,
+        detected=True,
+        confidence=confidence,
+        code=np.zeros(52, np.float32) if code is None else code,
+        gaze=np.zeros(2, np.float32),
+        camera_from_head=look_at_head(np.radians(yaw_deg), np.radians(pitch_deg), 0.6),
+        landmarks_px=np.stack([at[0] + 0.8 * steps, at[1] + steps], -1),
+        num_faces=num_faces,
+    )
+
+
+NO_FACE = FaceState(
+    0.0, False, 0.0, np.zeros(52), np.zeros(2), np.eye(4), np.zeros((0, 2)), num_faces=0
+)
+
+
+@pytest.fixture(scope="module")
+def sharp() -> np.ndarray:
+    return astronaut()
+
+
+@pytest.fixture(scope="module")
+def blurred(sharp) -> np.ndarray:
+    return cv2.GaussianBlur(sharp, (0, 0), 4)
+
+
+def directions_deg(selector):
+    return [
+        (round(np.degrees(view.yaw_rad)), round(np.degrees(view.pitch_rad)))
+        for view in selector.selected()
+    ]
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(0, 0), (30, 0), (-30, 10), (12, -20)])
+def test_camera_direction_inverts_look_at_head_whatever_the_roll(yaw, pitch):
+    pose = look_at_head(np.radians(yaw), np.radians(pitch), 0.7)
+    rolled = pose_matrix(cv2.Rodrigues(np.array([0, 0, 0.4]))[0], np.zeros(3)) @ pose
+    np.testing.assert_allclose(np.degrees(camera_direction(rolled)), (yaw, pitch), atol=1e-6)
+
+
+def test_a_turning_head_gives_frontal_and_far_views(sharp):
+    selector = FrameSelector(4)
+    for yaw in range(-36, 37, 2):
+        status = selector.offer(sharp, face(yaw))
+    assert status.wanted == (CHIN,) and not status.complete
+    for pitch in range(0, 21, 2):
+        status = selector.offer(sharp, face(0, pitch))
+    assert status.complete and status.wanted == ()
+    views = directions_deg(selector)
+    # One frame per cell of 6 degrees: the first of equally sharp ones stays.
+    assert abs(views[0][0]) <= 3, "frontal first"
+    assert min(yaw for yaw, _ in views) <= -33 and max(yaw for yaw, _ in views) >= 33
+    assert np.ptp([pitch for _, pitch in views]) >= 12
+
+
+def test_requests_name_the_side_the_subject_must_turn_to(sharp):
+    """The camera sees the subject's left side (yaw > 0) when the subject turns right."""
+    selector = FrameSelector(3)
+    assert selector.wanted() == (STRAIGHT, LEFT, RIGHT)
+    assert selector.offer(sharp, face(0)).wanted == (LEFT, RIGHT)
+    assert selector.offer(sharp, face(25)).wanted == (LEFT,)
+    assert selector.offer(sharp, face(-25)).wanted == ()
+
+
+def test_six_views_want_the_chin_both_ways(sharp):
+    selector = FrameSelector(6)
+    for yaw in (0, 25, -25):
+        selector.offer(sharp, face(yaw))
+    assert selector.wanted() == ("raise your chin a little", "lower your chin a little")
+    selector.offer(sharp, face(2, 6))
+    assert selector.offer(sharp, face(0, 18)).wanted == ("raise your chin a little",)
+    assert selector.offer(sharp, face(0, -18)).complete
+
+
+def test_a_camera_below_the_eyes_is_no_obstacle(sharp):
+    """Straight is where this person looks straight, whatever pitch the camera's height gives."""
+    selector = FrameSelector(4)
+    for yaw in range(-30, 31, 3):
+        selector.offer(sharp, face(yaw, -16))
+    assert selector.wanted() == (CHIN,)
+    yaw, pitch = directions_deg(selector)[0]
+    assert abs(yaw) <= 3 and pitch == -16
+
+
+@pytest.mark.parametrize(
+    ("seen", "reason"),
+    [
+        (NO_FACE, "no face"),
+        (face(num_faces=2), "2 faces"),
+        (face(confidence=0.2), "not clearly visible"),
+        (face(at=(450, 70)), "reaches out of the picture"),
+        (face(size_px=40.0), "40 px high, expected at least 64; come closer"),
+        (face(code=arkit_code(eyeBlinkLeft=0.8)), "eyes are closed"),
+        (face(code=arkit_code(jawOpen=0.6)), "mouth is wide open"),
+        (face(70.0), "turned too far"),
+    ],
+)
+def test_unusable_frames_are_refused_with_a_reason(sharp, seen, reason):
+    selector = FrameSelector()
+    status = selector.offer(sharp, seen)
+    assert reason in status.reason and not status.accepted
+    assert status.num_usable == 0 and selector.selected() == []
+
+
+def test_blurred_frames_lose_against_sharp_ones(sharp, blurred):
+    box = (180.0, 70.0, 276.0, 190.0)
+    assert face_sharpness(blurred, box) < 0.4 * face_sharpness(sharp, box)
+    selector = FrameSelector()
+    assert selector.offer(blurred, face(0)).accepted, "nothing better is known yet"
+    assert selector.offer(blurred, face(20)).num_usable == 2
+    status = selector.offer(sharp, face(1))
+    assert status.accepted and status.num_usable == 1, "the blurred ones no longer count"
+    assert "blurred" in selector.offer(blurred, face(-20)).reason
+    assert "sharper frame" in selector.offer(sharp, face(1)).reason
+
+
+def test_sharpness_does_not_depend_on_size_or_brightness(sharp):
+    box = (180.0, 70.0, 276.0, 190.0)
+    reference = face_sharpness(cv2.GaussianBlur(sharp, (0, 0), 1.5), box)
+    large = cv2.resize(sharp, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    large = cv2.GaussianBlur(large, (0, 0), 3)
+    assert face_sharpness(large, [2 * side for side in box]) == pytest.approx(reference, rel=0.25)
+    dark = (cv2.GaussianBlur(sharp, (0, 0), 1.5) // 2).astype(np.uint8)
+    # Rounding to half as many levels adds noise: measured 20 %.
+    assert face_sharpness(dark, box) == pytest.approx(reference, rel=0.3)
+
+
+def test_memory_is_bounded_and_frames_are_copies(sharp):
+    selector = FrameSelector()
+    image = sharp.copy()
+    for _ in range(50):
+        selector.offer(image, face(0))
+    assert len(selector._cells) == 1
+    image[:] = 0
+    assert selector.selected()[0].image.any()
+
+
+def test_farthest_directions_prefer_spread_and_then_sharpness():
+    angles = np.radians([0, 1, 30, 31, -30])
+    directions = np.stack([np.sin(angles), 0 * angles, np.cos(angles)], -1)
+    front = np.array([0.0, 0, 1])
+    even = farthest_directions(directions, np.ones(5), 3, front)
+    assert even == [0, 3, 4]
+    quality = np.array([0.5, 1, 1, 0.5, 1])
+    assert farthest_directions(directions, quality, 3, front) == [1, 4, 2]
+    assert len(farthest_directions(directions[:2], np.ones(2), 4, front)) == 2
+
+
+def test_bad_settings_and_images_are_refused(sharp):
+    with pytest.raises(ValueError, match="3 to 6 views, got 2"):
+        FrameSelector(2)
+    with pytest.raises(ValueError, match="uint8 RGB, got .* float64"):
+        FrameSelector().offer(sharp / 255.0, face())
