@@ -151,10 +151,9 @@ class FrameSelector:
         if not usable:
             return []
         level = _level_pitch(usable, self.config)
-        directions = np.stack([_direction(frame.yaw_rad, frame.pitch_rad) for frame in usable])
+        directions = np.array([(f.yaw_rad, PITCH_WORTH * (f.pitch_rad - level)) for f in usable])
         quality = np.array([frame.sharpness for frame in usable]) / self._sharpest
-        chosen = farthest_directions(directions, quality, self.num_views, _direction(0.0, level))
-        return [usable[i] for i in chosen]
+        return [usable[i] for i in farthest_views(directions, quality, self.num_views)]
 
     def wanted(self) -> tuple[str, ...]:
         """What is missing, as requests to the person; empty when the views suffice."""
@@ -241,6 +240,10 @@ SHARPNESS_SIDE_PX = 128
 SHARPNESS_WORTH_RAD = np.radians(5.0)
 """How much less frontal a perfectly sharp view may be than a fully blurred one."""
 
+PITCH_WORTH = 1.5
+"""A view from above or below counts as this much farther: chins move less than heads turn, and it
+shows what no turn does."""
+
 
 def face_sharpness(image: np.ndarray, face_box: Sequence[float]) -> float:
     """Variance of the Laplacian inside the face box, at a fixed size and relative to its contrast.
@@ -261,29 +264,25 @@ def face_sharpness(image: np.ndarray, face_box: Sequence[float]) -> float:
     return float(cv2.Laplacian(grey, cv2.CV_32F).var() / (grey.var() + 1.0))
 
 
-def farthest_directions(
-    directions: Float[np.ndarray, "n 3"],
-    quality: Float[np.ndarray, "n"],
-    count: int,
-    front: Float[np.ndarray, "3"],
+def farthest_views(
+    directions: Float[np.ndarray, "n 2"], quality: Float[np.ndarray, "n"], count: int
 ) -> list[int]:
-    """Choose directions that cover the sphere: the frontal one first, then k-farthest.
+    """Choose views that cover the directions: the frontal one first, then k-farthest.
 
     Args:
-        directions: Unit vectors from the head to the camera, head frame.
+        directions: Angles from the frontal direction, radians.
         quality: In (0, 1]; a view's distance counts by it: a blurred one must be farther away.
         count: How many; fewer are returned where there are fewer.
-        front: Unit vector of the frontal direction.
 
     Returns:
         Indices in the order of choice.
     """
-    angle_from_front = np.arccos((directions @ front).clip(-1, 1))
     # Sharpness decides among views that are about equally frontal.
-    chosen = [int(np.argmin(angle_from_front + SHARPNESS_WORTH_RAD * (1 - quality)))]
+    from_front = np.linalg.norm(directions, axis=1) + SHARPNESS_WORTH_RAD * (1 - quality)
+    chosen = [int(np.argmin(from_front))]
     while len(chosen) < min(count, len(directions)):
-        cosines = (directions @ directions[chosen].T).clip(-1, 1)
-        gain = np.arccos(cosines).min(1) * np.sqrt(quality)
+        apart = np.linalg.norm(directions[:, None] - directions[None, chosen], axis=-1).min(1)
+        gain = apart * np.sqrt(quality)
         gain[chosen] = -1.0
         chosen.append(int(np.argmax(gain)))
     return chosen
@@ -296,13 +295,3 @@ def _level_pitch(frames: Sequence[SelectedFrame], config: SelectionConfig) -> fl
     """
     pitches = [f.pitch_rad for f in frames if abs(f.yaw_rad) < config.wanted_yaw_rad]
     return float(np.median(pitches)) if pitches else 0.0
-
-
-def _direction(yaw_rad: float, pitch_rad: float) -> np.ndarray:
-    return np.array(
-        [
-            np.sin(yaw_rad) * np.cos(pitch_rad),
-            np.sin(pitch_rad),
-            np.cos(yaw_rad) * np.cos(pitch_rad),
-        ]
-    )

@@ -9,7 +9,7 @@ from avat3r_ros.capture.frame_selection import (
     FrameSelector,
     camera_direction,
     face_sharpness,
-    farthest_directions,
+    farthest_views,
 )
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import look_at_head, pose_matrix
@@ -171,15 +171,12 @@ def test_memory_is_bounded_and_frames_are_copies(sharp):
     assert selector.selected()[0].image.any()
 
 
-def test_farthest_directions_prefer_spread_and_then_sharpness():
-    angles = np.radians([0, 1, 30, 31, -30])
-    directions = np.stack([np.sin(angles), 0 * angles, np.cos(angles)], -1)
-    front = np.array([0.0, 0, 1])
-    even = farthest_directions(directions, np.ones(5), 3, front)
-    assert even == [0, 3, 4]
+def test_farthest_views_prefer_spread_and_then_sharpness():
+    directions = np.radians([(0.0, 0), (1, 0), (30, 0), (31, 0), (-30, 0)])
+    assert farthest_views(directions, np.ones(5), 3) == [0, 3, 4]
     quality = np.array([0.5, 1, 1, 0.5, 1])
-    assert farthest_directions(directions, quality, 3, front) == [1, 4, 2]
-    assert len(farthest_directions(directions[:2], np.ones(2), 4, front)) == 2
+    assert farthest_views(directions, quality, 3) == [1, 4, 2]
+    assert len(farthest_views(directions[:2], np.ones(2), 4)) == 2
 
 
 def test_bad_settings_and_images_are_refused(sharp):
