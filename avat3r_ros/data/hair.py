@@ -200,7 +200,7 @@ def _wave(rng: np.random.Generator, base: np.ndarray) -> np.ndarray:
 
 def _strands(rng: np.random.Generator, style: str, color: np.ndarray) -> np.ndarray:
     """Picture of parallel strands, lighter to the tips, darker at the roots and in gaps."""
-    width, height = 1536, 48
+    width, height = 896, 48
     across, down = np.meshgrid(np.arange(width), np.arange(height))
     points = np.stack([across.ravel(), down.ravel()], -1).astype(np.float32)
     stretch = 3.0 if style == "buzz" else 14.0

@@ -90,6 +90,9 @@ class SyntheticOperator:
         self._background = (background * 255).astype(np.float32)
         noise = np.random.default_rng([seed, 1]).normal(0, 1.6, (_NOISE_FRAMES, height, width, 3))
         self._noise = noise.astype(np.float32)
+        self._empty_frames = [
+            cv2.convertScaleAbs(np.maximum(self._background + noise, 0)) for noise in self._noise
+        ]
 
     def phase(self, time_s: float) -> Phase:
         """Which part of the script a moment belongs to."""
@@ -111,19 +114,21 @@ class SyntheticOperator:
         truth = self.truth(time_s)
         room_from_head = self._room_from_head(time_s)
         head_from_room = invert_pose(room_from_head)
-        window, portrait = self.head.render_portrait_window(
+        window, portrait = self.head.render_portrait(
             truth.camera,
             truth.code,
             supersample=self._supersample,
             light=self.head.light.rotated(head_from_room[:3, :3]),
             head_from_body=head_from_room @ self._room_from_body(time_s),
         )
-        image = self._background + self._noise[int(time_s * 1000) % _NOISE_FRAMES]
+        which = int(time_s * 1000) % _NOISE_FRAMES
+        image = self._empty_frames[which].copy()
         if portrait.size:
-            part = image[window]
-            part *= 1 - portrait[..., 3:]
+            part = self._background[window] * (1 - portrait[..., 3:])
             part += 255 * portrait[..., :3]
-        return cv2.convertScaleAbs(np.maximum(image, 0, out=image))
+            part += self._noise[which][window]
+            image[window] = cv2.convertScaleAbs(np.maximum(part, 0, out=part))
+        return image
 
     def _room_from_head(self, time_s: float) -> np.ndarray:
         """The room's axes are those of the head at rest."""

@@ -82,17 +82,25 @@ class NormalOperator:
         self._sum = csr_matrix((ones, (rows, columns)), shape=(num_vertices, len(triangles)))
         self._triangles = triangles
 
-    def __call__(self, vertices: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
-        """Area-weighted unit normals; 0 for a vertex without triangles."""
+    def crosses(self, vertices: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "f 3"]:
+        """Outward normals of the triangles, as long as twice their area."""
         a = vertices[self._triangles[:, 0]]
         u, v = vertices[self._triangles[:, 1]] - a, vertices[self._triangles[:, 2]] - a
         cross = np.empty_like(a)
         cross[:, 0] = u[:, 1] * v[:, 2] - u[:, 2] * v[:, 1]
         cross[:, 1] = u[:, 2] * v[:, 0] - u[:, 0] * v[:, 2]
         cross[:, 2] = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-        normals = self._sum @ cross
+        return cross
+
+    def from_crosses(self, crosses: Float[np.ndarray, "f 3"]) -> Float[np.ndarray, "v 3"]:
+        """Area-weighted unit normals of the vertices; 0 for a vertex without triangles."""
+        normals = self._sum @ crosses
         length = np.sqrt(np.einsum("vc,vc->v", normals, normals))
         return normals / np.maximum(length, 1e-20)[:, None]
+
+    def __call__(self, vertices: Float[np.ndarray, "v 3"]) -> Float[np.ndarray, "v 3"]:
+        """Unit normals of the vertices."""
+        return self.from_crosses(self.crosses(vertices))
 
 
 def bake_ambient_occlusion(
