@@ -33,9 +33,9 @@ class SelectionConfig:
         max_jaw_open: A wide open mouth hides what the chin looks like.
         min_relative_sharpness: To the sharpest usable face so far; lower accepts more motion blur.
         max_turn_rad: Views farther from the front than this are refused: the tracker is off there.
-        frontal_rad: A view nearer to the front than this counts as frontal.
+        frontal_rad: A view with less yaw than this counts as frontal.
         wanted_yaw_rad: A side view starts here.
-        wanted_pitch_rad: A view from above or below starts here.
+        wanted_pitch_rad: Range of pitch that 4 views need; 5 and 6 need twice that.
         cell_rad: Of views closer together than this, only the best is kept.
     """
 
@@ -47,7 +47,7 @@ class SelectionConfig:
     max_turn_rad: float = np.radians(50.0)
     frontal_rad: float = np.radians(10.0)
     wanted_yaw_rad: float = np.radians(18.0)
-    wanted_pitch_rad: float = np.radians(10.0)
+    wanted_pitch_rad: float = np.radians(12.0)
     cell_rad: float = np.radians(6.0)
 
     def __post_init__(self) -> None:
@@ -159,22 +159,20 @@ class FrameSelector:
         """What is missing, as requests to the person; empty when the views suffice."""
         config, usable = self.config, self._usable()
         yaw = np.array([frame.yaw_rad for frame in usable])
-        pitch = np.array([frame.pitch_rad for frame in usable]) - _level_pitch(usable, config)
-        from_above = (pitch > config.wanted_pitch_rad).any()
-        from_below = (pitch < -config.wanted_pitch_rad).any()
+        pitch = np.array([frame.pitch_rad for frame in usable])
         requests = []
-        if not (np.hypot(yaw, pitch) < config.frontal_rad).any():
+        if not (np.abs(yaw) < config.frontal_rad).any():
             requests.append("look straight into the camera")
         if not (yaw < -config.wanted_yaw_rad).any():
             requests.append("turn your head a little to your left")
         if not (yaw > config.wanted_yaw_rad).any():
             requests.append("turn your head a little to your right")
-        if self.num_views == 4 and not (from_above or from_below):
+        # A range, not sides: what is level for this person is only known in the end.
+        pitch_range = np.ptp(pitch) if usable else 0.0
+        if self.num_views == 4 and pitch_range < config.wanted_pitch_rad:
             requests.append("raise or lower your chin a little")
-        if self.num_views >= 5 and not from_below:
-            requests.append("raise your chin a little")
-        if self.num_views >= 5 and not from_above:
-            requests.append("lower your chin a little")
+        if self.num_views > 4 and pitch_range < 2 * config.wanted_pitch_rad:
+            requests.append("raise your chin a little, then lower it")
         if not requests and len(usable) < self.num_views:
             requests.append("turn your head slowly from side to side")
         return tuple(requests)
@@ -240,7 +238,7 @@ SHARPNESS_SIDE_PX = 128
 SHARPNESS_WORTH_RAD = np.radians(5.0)
 """How much less frontal a perfectly sharp view may be than a fully blurred one."""
 
-PITCH_WORTH = 1.5
+PITCH_WORTH = 2.0
 """A view from above or below counts as this much farther: chins move less than heads turn, and it
 shows what no turn does."""
 

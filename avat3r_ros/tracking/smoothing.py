@@ -37,14 +37,14 @@ class SmoothingConfig:
     """
 
     code_min_cutoff_hz: float = 2.0
-    code_beta: float = 2.0
+    code_beta: float = 4.0
     blink_min_cutoff_hz: float = 6.0
     blink_beta: float = 6.0
     rotation_min_cutoff_hz: float = 2.0
     rotation_beta: float = 6.0
     translation_min_cutoff_hz: float = 2.0
     translation_beta: float = 30.0
-    speed_cutoff_hz: float = 2.0
+    speed_cutoff_hz: float = 5.0
     reset_gap_s: float = 0.5
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class OneEuroFilter:
         speed_cutoff_hz: Low-pass of the speed estimate.
     """
 
-    def __init__(self, min_cutoff_hz, beta, speed_cutoff_hz: float = 2.0) -> None:
+    def __init__(self, min_cutoff_hz, beta, speed_cutoff_hz: float = 5.0) -> None:
         self._min_cutoff_hz = min_cutoff_hz
         self._beta = beta
         self._speed_cutoff_hz = speed_cutoff_hz

@@ -100,12 +100,20 @@ def test_requests_name_the_side_the_subject_must_turn_to(sharp):
 
 def test_six_views_want_the_chin_both_ways(sharp):
     selector = FrameSelector(6)
-    for yaw in (0, 25, -25):
+    for yaw in (0, 12, 25, -25):
         selector.offer(sharp, face(yaw))
-    assert selector.wanted() == ("raise your chin a little", "lower your chin a little")
-    selector.offer(sharp, face(2, 6))
-    assert selector.offer(sharp, face(0, 18)).wanted == ("raise your chin a little",)
-    assert selector.offer(sharp, face(0, -18)).complete
+    assert selector.wanted() == ("raise your chin a little, then lower it",)
+    assert not selector.offer(sharp, face(0, 15)).complete
+    assert selector.offer(sharp, face(0, -12)).complete
+
+
+def test_what_was_complete_stays_complete(sharp):
+    selector = FrameSelector(4)
+    for yaw, pitch in [(0, 0), (25, 0), (-25, 0), (0, 14)]:
+        status = selector.offer(sharp, face(yaw, pitch))
+    assert status.complete
+    for pitch in range(2, 14, 2):
+        assert selector.offer(sharp, face(3, pitch)).complete
 
 
 def test_a_camera_below_the_eyes_is_no_obstacle(sharp):
