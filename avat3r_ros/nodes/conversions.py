@@ -1,8 +1,8 @@
 """Messages to our dataclasses and back; images are in images.py.
 
-The ROS side knows REP-155's face frame (x out of the face, y left, z up), quaternions xyzw and pixel
-centres at integers; ours are the head frame, wxyz and +0.5. All of it changes over here, through
-geometry.py.
+The ROS side knows REP-155's face frame (x out of the face, y left, z up), quaternions xyzw and
+pixel centres at integers; ours are the head frame, wxyz and +0.5. All of it changes over here,
+through geometry.py.
 """
 
 import array
@@ -10,13 +10,13 @@ import hashlib
 
 import numpy as np
 import torch
+from avat3r.msg import Avatar as AvatarMsg
+from avat3r.msg import Expression
 from geometry_msgs.msg import Pose
 from jaxtyping import Float
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from avat3r.msg import Avatar as AvatarMsg
-from avat3r.msg import Expression
 from avat3r_ros import geometry
 from avat3r_ros.avatar_file import AvatarFileError, avatar_from_bytes, avatar_to_bytes
 from avat3r_ros.expression import validate_code
@@ -58,14 +58,18 @@ def msg_from_pose(parent_from_child: Float[np.ndarray, "4 4"]) -> Pose:
     return pose
 
 
-def camera_from_head_from_viewer(viewer: Pose) -> Float[np.ndarray, "4 4"]:
-    """Turn a viewer's pose (its optical frame in the avatar's face frame) into camera_from_head."""
+def viewer_from_body_from_msg(viewer: Pose) -> Float[np.ndarray, "4 4"]:
+    """Return viewer_from_body, head-frame axes, of a viewer's optical frame in the face frame.
+
+    Raises:
+        ValueError: See `pose_from_msg`.
+    """
     return geometry.invert_pose(pose_from_msg(viewer)) @ geometry.FACE_FROM_HEAD
 
 
-def viewer_from_camera_from_head(camera_from_head: Float[np.ndarray, "4 4"]) -> Pose:
-    """Inverse of `camera_from_head_from_viewer`."""
-    return msg_from_pose(geometry.FACE_FROM_HEAD @ geometry.invert_pose(camera_from_head))
+def msg_from_viewer_from_body(viewer_from_body: Float[np.ndarray, "4 4"]) -> Pose:
+    """Inverse of `viewer_from_body_from_msg`."""
+    return msg_from_pose(geometry.FACE_FROM_HEAD @ geometry.invert_pose(viewer_from_body))
 
 
 def intrinsics_from_camera_info(
@@ -131,16 +135,20 @@ def expression_from_face(face: FaceState, header: Header) -> Expression:
     )
 
 
-def face_from_expression(msg: Expression) -> FaceState:
+def face_from_expression(msg: Expression, code_space: str = "arkit_52") -> FaceState:
     """Unpack and check an expression.
 
+    Args:
+        msg: From a tracker.
+        code_space: Expected; the result's code has this space's length.
+
     Raises:
-        ValueError: Another code space than arkit_52, wrong length, values that are not finite, a
-            confidence outside [0, 1], or a broken pose.
+        ValueError: Another code space, wrong length, values that are not finite, a confidence
+            outside [0, 1], or a broken pose.
     """
-    if msg.code_space != "arkit_52":
-        validate_code(msg.code_space, np.asarray(msg.values))  # names unknown spaces and lengths
-        raise ValueError(f"expected an arkit_52 code, got {msg.code_space}")
+    code = validate_code(msg.code_space, np.asarray(msg.values))
+    if msg.code_space != code_space:
+        raise ValueError(f"expected a code of {code_space}, got {msg.code_space}")
     gaze = np.asarray(msg.gaze, np.float32)
     if not np.isfinite(gaze).all() or not 0.0 <= msg.confidence <= 1.0:
         raise ValueError(f"expected finite gaze, confidence in [0, 1]: {gaze}, {msg.confidence}")
@@ -148,7 +156,7 @@ def face_from_expression(msg: Expression) -> FaceState:
         stamp_s=stamp_s_from_msg(msg.header.stamp),
         detected=bool(msg.detected),
         confidence=float(msg.confidence),
-        code=validate_code("arkit_52", np.asarray(msg.values)),
+        code=code,
         gaze=gaze,
         camera_from_head=pose_from_msg(msg.head_pose) @ geometry.FACE_FROM_HEAD,
         landmarks_px=np.zeros((0, 2), np.float32),
@@ -159,7 +167,9 @@ def face_from_expression(msg: Expression) -> FaceState:
 def msg_from_avatar(avatar: Avatar, header: Header) -> AvatarMsg:
     """Pack an avatar as the bytes of its file."""
     data = avatar_to_bytes(avatar)
-    msg = AvatarMsg(header=header, format=AvatarMsg.FORMAT, avatar_id=avatar.avatar_id)
+    # The id is the content's hash; an avatar that was never saved does not know its own.
+    avatar_id = avatar.avatar_id or avatar_from_bytes(data).avatar_id
+    msg = AvatarMsg(header=header, format=AvatarMsg.FORMAT, avatar_id=avatar_id)
     msg.data = array.array("B", data)
     msg.sha256 = hashlib.sha256(data).hexdigest()
     return msg

@@ -1,7 +1,7 @@
 """ROS images to numpy and back. BGR, bytes and padding end here: inside, images are RGB.
 
-The five 8-bit encodings that cameras and displays use are converted with numpy, the same way with and
-without a ROS installation. Any other encoding goes through cv_bridge where ROS has it.
+The five 8-bit encodings that cameras and displays use are converted with numpy, the same way with
+and without a ROS installation. Any other encoding goes through cv_bridge where ROS has it.
 """
 
 import array
@@ -25,8 +25,8 @@ def image_from_msg(msg: Image) -> np.ndarray:
         (height, width, 3) uint8, contiguous. It may share memory with the message: do not write.
 
     Raises:
-        ValueError: Empty, shorter than it says, big endian with more than one byte per channel, or an
-            encoding that cannot be converted here.
+        ValueError: Empty, shorter than it says, big endian with more than one byte per channel, or
+            an encoding that cannot be converted here.
     """
     channels = CHANNELS.get(msg.encoding)
     if channels is None:

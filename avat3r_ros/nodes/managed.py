@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import fields
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -60,10 +61,9 @@ class ManagedNode(LifecycleNode):
             True,
             ParameterDescriptor(description="Configure and activate without a lifecycle manager."),
         )
-        before = set(self._parameters)
         for prefix, config_class in configs.items():
             declare_parameters(self, config_class, prefix)
-        self._own_parameters = set(self._parameters) - before
+            self._own_parameters |= {prefix + item.name for item in fields(config_class)}
         self.add_on_set_parameters_callback(self._refuse_late_parameters)
         # An invalid transition request raises out of rclpy's service callback: the node would end.
         change_state = self._service_change_state

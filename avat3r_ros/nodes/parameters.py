@@ -2,8 +2,8 @@
 
     fps: float = ranged(30.0, 1.0, 120.0)
 
-The description is the field's entry in the "Attributes" section of the class's docstring, so that it
-is written once. Defaults decide the types; a tuple of numbers is a list on the ROS side.
+The description is the field's entry in the "Attributes" section of the class's docstring, so that
+it is written once. Defaults decide the types; a tuple of numbers is a list on the ROS side.
 """
 
 import inspect

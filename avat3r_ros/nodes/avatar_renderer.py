@@ -1,0 +1,360 @@
+"""Renders the avatar with the operator's expression from the viewer's eyes.
+
+    avatar, expression -> [animate thread] -> Scene -> [render thread] <- viewer_pose, read late
+                                                            |
+                             image_raw, camera_info (or left/..., right/...), compressed, depth
+
+Three clocks that never wait for each other: codes come when they come, animation takes the newest
+code, rendering the newest scene and the newest viewer pose. Subscribes: avatar, expression,
+viewer_pose (or TF). Publishes besides the images: ~/render_pose, ~/status, ~/gaussians.
+Services: ~/enable.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from avat3r.msg import Avatar as AvatarMsg
+from avat3r.msg import Expression
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from jaxtyping import Float
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from std_srvs.srv import SetBool
+
+from avat3r_ros.animation import Animator
+from avat3r_ros.geometry import FACE_FROM_HEAD, invert_pose
+from avat3r_ros.nodes.conversions import (
+    avatar_from_msg,
+    face_from_expression,
+    stamp_s_from_msg,
+    viewer_from_body_from_msg,
+)
+from avat3r_ros.nodes.expression_tracker import EXPRESSION_QOS
+from avat3r_ros.nodes.frame_publisher import FramePublisher, OutputConfig
+from avat3r_ros.nodes.mailbox import Mailbox
+from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
+from avat3r_ros.nodes.parameters import ranged
+from avat3r_ros.nodes.presence import OperatorPresence, Presence, PresenceConfig, State
+from avat3r_ros.nodes.transforms import TransformReader
+from avat3r_ros.nodes.viewpoint import (
+    ViewConfig,
+    body_from_turned_head,
+    default_viewer_from_body,
+    eye_cameras,
+    head_turn,
+)
+from avat3r_ros.rendering import FrameRenderer
+from avat3r_ros.types import Avatar, Gaussians
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Reliable, and late joiners get the last message."""
+
+TICK_S = 0.03
+"""How often the animation looks at the clock while nothing arrives."""
+
+MAX_SANE_AGE_S = 10.0
+"""A stamp farther away than this comes from another clock: no latency is computed from it."""
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """Parameters of the renderer.
+
+    Attributes:
+        max_rate_hz: Frames per second are not more than this.
+        idle_rate_hz: Frames per second while neither expression nor viewer changes.
+        head_motion: "rotation" turns the avatar's head with the operator's; "none" keeps it still.
+        background: Red, green and blue in [0, 1].
+        viewer_frame: TF frame of the viewer's eyes (optical axes); empty uses viewer_pose.
+        device: "auto", "cpu" or "cuda".
+        backend: Rasterizer: "auto", "gsplat" or "cpu".
+        num_threads: Threads of animation and rasterizer; 0 takes all cores.
+    """
+
+    max_rate_hz: float = ranged(60.0, 1.0, 240.0)
+    idle_rate_hz: float = ranged(5.0, 0.1, 60.0)
+    head_motion: str = "rotation"
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    viewer_frame: str = ""
+    device: str = "auto"
+    backend: str = "auto"
+    num_threads: int = ranged(0, 0, 256)
+
+    def __post_init__(self) -> None:
+        if self.head_motion not in ("rotation", "none"):
+            raise ValueError(f"expected head_motion 'rotation' or 'none', got {self.head_motion!r}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(f"expected device 'auto', 'cpu' or 'cuda', got {self.device!r}")
+        if len(self.background) != 3 or not all(0 <= v <= 1 for v in self.background):
+            raise ValueError(f"expected a background of 3 values in [0, 1], got {self.background}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the render thread shows until the next one comes.
+
+    Attributes:
+        state: LIVE to PLACEHOLDER.
+        gaussians: None for the placeholder.
+        body_from_head: Turn of the operator's head.
+        stamp: Acquisition stamp of the driving image, None where nothing drives.
+        arrival_s: When its code arrived (monotonic clock).
+        text: Shown in the placeholder.
+    """
+
+    state: State
+    gaussians: Gaussians | None
+    body_from_head: Float[np.ndarray, "4 4"]
+    stamp: object | None
+    arrival_s: float
+    text: str = ""
+
+
+class AvatarRendererNode(ManagedNode):
+    """See the module."""
+
+    def __init__(self, **options: object) -> None:
+        configs = {
+            "": RendererConfig,
+            "view.": ViewConfig,
+            "presence.": PresenceConfig,
+            "output.": OutputConfig,
+        }
+        super().__init__("avatar_renderer", configs, **options)
+        self._animate_bell, self._render_bell = threading.Event(), threading.Event()
+        self._avatars: Mailbox[AvatarMsg] = Mailbox(self._animate_bell)
+        self._expressions: Mailbox[tuple[Expression, float]] = Mailbox(self._animate_bell)
+        self._enabled = True
+        self._animator: Animator | None = None
+        self._avatar_id = self._avatar_sha256 = ""
+
+    def configure(self) -> None:
+        """Read parameters and create the interface."""
+        self._config: RendererConfig = self.config()
+        self._view: ViewConfig = self.config("view.")
+        self._presence = OperatorPresence(self.config("presence."))
+        if self._config.num_threads:
+            torch.set_num_threads(self._config.num_threads)
+        self._renderer = self.make_renderer()
+        output: OutputConfig = self.config("output.")
+        self._frames = FramePublisher(self, self._view, output, self._renderer)
+        frame = self._config.viewer_frame
+        self._transforms = TransformReader(self) if frame else None
+        self._viewer_from_body = default_viewer_from_body(self._view)
+        self._scene = self._placeholder("no avatar yet")
+        self._subscriptions_made = [
+            self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED),
+            self.create_subscription(Expression, "expression", self._on_expression, EXPRESSION_QOS),
+            self.create_subscription(
+                PoseStamped, "viewer_pose", self._on_viewer_pose, qos_profile_sensor_data
+            ),
+        ]
+        self._enable_service = self.create_service(SetBool, "~/enable", self._on_enable)
+
+    def make_renderer(self) -> FrameRenderer:
+        """Create the rasterizer; a test puts its own here."""
+        threads = self._config.num_threads or None
+        return FrameRenderer(self._config.backend, num_threads=threads)
+
+    def make_animator(self, avatar: Avatar) -> Animator:
+        """Create the animator of a new avatar; a test puts its own here."""
+        device = self._config.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return Animator(avatar, device=device)
+
+    def activate(self) -> None:
+        """Start both threads."""
+        self.start_worker("animate", self._animate)
+        self.start_worker("render", self._render)
+
+    def cleanup(self) -> None:
+        """Remove the interface and forget the avatar."""
+        self._frames.close()
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self.destroy_service(self._enable_service)
+        self._animator = None
+        self._avatar_id = self._avatar_sha256 = ""
+
+    def wake_workers(self) -> None:
+        """End the waits of both threads."""
+        self._animate_bell.set()
+        self._render_bell.set()
+
+    def health(self) -> tuple[bytes, str]:
+        """Anything but LIVE is worth a warning."""
+        if not self.is_active:
+            return super().health()
+        scene, rate = self._scene, self.times.rate_hz("render")
+        level = DiagnosticStatus.OK if scene.state == State.LIVE else DiagnosticStatus.WARN
+        text = f"{scene.state.name} at {rate:.0f} frames/s"
+        return level, text + (f": {scene.text}" if scene.text else "")
+
+    # Callbacks: they only put things down for the threads
+
+    def _on_expression(self, msg: Expression) -> None:
+        self._expressions.put((msg, time.monotonic()))
+
+    def _on_viewer_pose(self, msg: PoseStamped) -> None:
+        if msg.header.frame_id not in ("", self._frames.body_frame):
+            self.refuse(
+                "viewer_pose",
+                f"expected frame {self._frames.body_frame!r}, got {msg.header.frame_id!r} (for "
+                "other frames set viewer_frame, which uses TF)",
+            )
+            return
+        try:
+            self._viewer_from_body = viewer_from_body_from_msg(msg.pose)
+        except ValueError as error:
+            self.refuse("viewer_pose", error)
+            return
+        self._render_bell.set()
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
+        self._enabled = request.data
+        self._render_bell.set()
+        response.success = True
+        response.message = "rendering" if request.data else "idle; no images are published"
+        return response
+
+    # Animation thread
+
+    def _animate(self, stop: threading.Event) -> None:
+        animated: tuple[object, bytes] | None = None
+        gaussians: Gaussians | None = None
+        while not stop.is_set():
+            self._animate_bell.wait(TICK_S)
+            self._animate_bell.clear()
+            self._take_avatar()
+            self._take_expression()
+            presence = self._presence.at(time.monotonic())
+            if self._animator is None or presence.state == State.PLACEHOLDER:
+                text = "no avatar yet" if self._animator is None else "nobody there"
+                if self._scene.gaussians is not None or self._scene.text != text:
+                    self._show(self._placeholder(text))
+                continue
+            code, turn = presence.code[:-3], presence.code[-3:]
+            wanted = (self._animator, code.tobytes())
+            if wanted != animated:
+                with self.times.measure("animate"):
+                    gaussians = self._animator.animate(code)
+                animated = wanted
+            scene = self._scene_of(presence, gaussians, turn)
+            if not _same(scene, self._scene):
+                self._show(scene)
+
+    def _take_avatar(self) -> None:
+        msg = self._avatars.take()
+        if msg is None or (self._avatar_id and msg.sha256 == self._avatar_sha256):
+            return
+        try:
+            with self.times.measure("load avatar"):
+                avatar = avatar_from_msg(msg)
+                self._animator = self.make_animator(avatar)
+        except EXPECTED_ERRORS as error:
+            self.refuse("avatar", error)
+            return
+        self._avatar_id, self._avatar_sha256 = avatar.avatar_id, msg.sha256
+        self.get_logger().info(f"avatar {avatar.avatar_id[:12]} ({avatar.model}) is loaded")
+
+    def _take_expression(self) -> None:
+        item = self._expressions.take()
+        if item is None:
+            return
+        msg, arrival_s = item
+        space = self._animator.code_space if self._animator is not None else "arkit_52"
+        try:
+            face = face_from_expression(msg, space)
+            if not face.detected:
+                return  # nobody there: silence, not an error
+            turn = np.zeros(3, np.float32)
+            if self._config.head_motion == "rotation":
+                turn = head_turn(face.camera_from_head).astype(np.float32)
+            performance = np.concatenate([face.code, turn])
+            self._presence.observe(performance, stamp_s_from_msg(msg.header.stamp), arrival_s)
+        except ValueError as error:
+            self.refuse("expression", error)
+            return
+        self._newest = (msg.header.stamp, arrival_s)
+
+    def _scene_of(self, presence: Presence, gaussians: Gaussians, turn: np.ndarray) -> Scene:
+        stamp, arrival_s = self._newest
+        return Scene(
+            state=presence.state,
+            gaussians=gaussians,
+            body_from_head=body_from_turned_head(turn),
+            stamp=stamp if presence.stamp_s is not None else None,
+            arrival_s=arrival_s,
+        )
+
+    def _placeholder(self, text: str) -> Scene:
+        return Scene(State.PLACEHOLDER, None, np.eye(4), None, time.monotonic(), text)
+
+    def _show(self, scene: Scene) -> None:
+        self._scene = scene
+        self._render_bell.set()
+
+    # Render thread
+
+    def _render(self, stop: threading.Event) -> None:
+        shortest_s, longest_s = 1 / self._config.max_rate_hz, 1 / self._config.idle_rate_hz
+        shown: Scene | None = None
+        reported_s = -np.inf
+        while not stop.is_set():
+            self._render_bell.wait(longest_s)
+            self._render_bell.clear()
+            start_s = time.monotonic()
+            scene = self._scene
+            if self._enabled and not stop.is_set():
+                self._render_one(scene, first=scene is not shown)
+            if shown is None or scene.state != shown.state or start_s - reported_s > 1.0:
+                self._report(scene)
+                reported_s = start_s
+            shown = scene
+            stop.wait(max(0.0, shortest_s - (time.monotonic() - start_s)))
+
+    def _render_one(self, scene: Scene, *, first: bool) -> None:
+        if self._transforms is not None:
+            frames = (self._frames.body_frame, self._config.viewer_frame)
+            if (pose := self._transforms.newest(*frames)) is not None:
+                self._viewer_from_body = invert_pose(pose) @ FACE_FROM_HEAD
+        viewer_from_body = self._viewer_from_body  # as late as it can be
+        stamp = scene.stamp if scene.stamp is not None else self.get_clock().now().to_msg()
+        if scene.gaussians is None:
+            self._frames.publish_placeholder(scene.text, viewer_from_body, stamp)
+            return
+        cameras = eye_cameras(self._view, viewer_from_body, scene.body_from_head)
+        self._frames.publish(
+            scene.gaussians, cameras, self._config.background, viewer_from_body, stamp
+        )
+        if first and scene.state == State.LIVE:
+            self.times.record("expression to image", time.monotonic() - scene.arrival_s)
+            age_s = self.get_clock().now().nanoseconds * 1e-9 - stamp_s_from_msg(scene.stamp)
+            if 0.0 <= age_s < MAX_SANE_AGE_S:
+                self.times.record("camera to image", age_s)
+
+    def _report(self, scene: Scene) -> None:
+        silence_s = self._presence.at(time.monotonic()).silence_s
+        self._frames.publish_status(
+            state=int(scene.state),
+            avatar_id=self._avatar_id,
+            silence_s=silence_s if np.isfinite(silence_s) else -1.0,
+            rendered_hz=self.times.rate_hz("render"),
+            refused=self.refusals.total,
+            last_refusal=self.refusals.newest,
+        )
+
+
+def _same(a: Scene, b: Scene) -> bool:
+    """Whether showing `a` after `b` would change nothing, not even the stamp."""
+    same_parts = a.state == b.state and a.gaussians is b.gaussians and a.stamp is b.stamp
+    return same_parts and np.array_equal(a.body_from_head, b.body_from_head)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node as a process of its own."""
+    return run(AvatarRendererNode, args)

@@ -1,0 +1,139 @@
+"""The whole graph: camera -> expression_tracker -> avatar_renderer, with avatar_builder beside it.
+
+    ros2 launch avat3r telepresence.launch.py source:=/dev/video0 avatar:=/home/me/me.avat3r
+
+Without `avatar` the builder watches the operator and builds one. Topics: camera/image_raw,
+expression, avatar, viewer_pose, rendered/image_raw (or rendered/left/..., rendered/right/...).
+"""
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.conditions import IfCondition
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchDescription
+
+
+def generate_launch_description():
+    """Describe the launch; arguments are shown by `ros2 launch ... --show-args`."""
+    config = os.path.join(get_package_share_directory("avat3r"), "config")
+    profile = os.path.join(config, "fastdds_shm.xml")
+
+    arguments = [
+        DeclareLaunchArgument(
+            "source",
+            default_value="synthetic",
+            description="Camera (0, /dev/video0), video file, or 'synthetic'",
+        ),
+        DeclareLaunchArgument(
+            "avatar", default_value="", description=".avat3r file; empty: build from the camera"
+        ),
+        DeclareLaunchArgument("size", default_value="512", description="Image side in pixels"),
+        DeclareLaunchArgument(
+            "stereo",
+            default_value="false",
+            choices=["true", "false"],
+            description="Render left/ and right/ instead of one image",
+        ),
+        DeclareLaunchArgument(
+            "camera",
+            default_value="true",
+            choices=["true", "false"],
+            description="Start the camera node; false if another node publishes camera/image_raw",
+        ),
+        DeclareLaunchArgument(
+            "autostart",
+            default_value="true",
+            choices=["true", "false"],
+            description="Nodes activate themselves; false leaves it to a lifecycle manager",
+        ),
+        DeclareLaunchArgument("namespace", default_value="", description="Of all nodes"),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=os.path.join(config, "telepresence.yaml"),
+            description="ROS parameters of all nodes",
+        ),
+        DeclareLaunchArgument(
+            "rviz", default_value="false", choices=["true", "false"], description="Start RViz"
+        ),
+    ]
+
+    # Images need a large shared-memory segment. Jazzy and older read the first name, Kilted and
+    # newer the second; a profile of the user's own stays.
+    environment = [
+        SetEnvironmentVariable(name, EnvironmentVariable(name, default_value=profile))
+        for name in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    ]
+
+    params_file = LaunchConfiguration("params_file")
+    autostart = {"autostart": ParameterValue(LaunchConfiguration("autostart"), value_type=bool)}
+    size = ParameterValue(LaunchConfiguration("size"), value_type=int)
+    common = {
+        "package": "avat3r",
+        "namespace": LaunchConfiguration("namespace"),
+        "output": "screen",
+        "emulate_tty": True,
+    }
+    image_topics = ("image_raw", "image_raw/compressed", "camera_info")
+    camera_topics = [(topic, f"camera/{topic}") for topic in image_topics]
+    rendered_topics = [
+        (f"{eye}{topic}", f"rendered/{eye}{topic}")
+        for eye in ("", "left/", "right/")
+        for topic in image_topics
+    ] + [("depth/image_raw", "rendered/depth/image_raw")]
+
+    nodes = [
+        Node(
+            executable="camera",
+            parameters=[
+                params_file,
+                {"source": ParameterValue(LaunchConfiguration("source"), value_type=str)},
+                autostart,
+            ],
+            remappings=camera_topics,
+            condition=IfCondition(LaunchConfiguration("camera")),
+            **common,
+        ),
+        Node(
+            executable="expression_tracker",
+            parameters=[params_file, autostart],
+            remappings=camera_topics,
+            **common,
+        ),
+        Node(
+            executable="avatar_builder",
+            parameters=[
+                params_file,
+                {"avatar_path": ParameterValue(LaunchConfiguration("avatar"), value_type=str)},
+                autostart,
+            ],
+            remappings=camera_topics,
+            **common,
+        ),
+        Node(
+            executable="avatar_renderer",
+            parameters=[
+                params_file,
+                {
+                    "view.width": size,
+                    "view.height": size,
+                    "view.stereo": ParameterValue(LaunchConfiguration("stereo"), value_type=bool),
+                },
+                autostart,
+            ],
+            remappings=rendered_topics,
+            **common,
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            arguments=["-d", os.path.join(config, "telepresence.rviz")],
+            condition=IfCondition(LaunchConfiguration("rviz")),
+            output="log",
+        ),
+    ]
+    return LaunchDescription([*arguments, *environment, *nodes])
