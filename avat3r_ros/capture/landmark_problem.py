@@ -158,6 +158,11 @@ class LandmarkProblem:
                 raise ValueError(f"observation {view}: no head pose explains the landmarks")
             self.start.rotations[view] = cv2.Rodrigues(rotation)[0]
             self.start.translations[view] = translation[:, 0]
+            if self.start.rotations[view][:, 2] @ self.start.translations[view] > 0:
+                raise ValueError(
+                    f"observation {view}: the landmarks are those of a face seen from behind; "
+                    "were their x coordinates mirrored?"
+                )
 
     def _set_sigmas(self, landmark_weights: np.ndarray) -> None:
         """Expected pixel error of each landmark: larger where it is badly found or turned away."""

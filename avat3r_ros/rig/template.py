@@ -85,9 +85,9 @@ class HeadTemplate:
 
     def vertices(
         self,
-        identity: Float[Tensor, "*b k"] | None = None,
-        code: Float[Tensor, "*b 52"] | None = None,
-    ) -> Float[Tensor, "*b v 3"]:
+        identity: Float[Tensor, "*#b k"] | None = None,
+        code: Float[Tensor, "*#b 52"] | None = None,
+    ) -> Float[Tensor, "... v 3"]:
         """Shape the head; differentiable, None means zeros (mean adult, at rest).
 
         Args:
