@@ -3,7 +3,6 @@
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -101,8 +100,3 @@ def test_cmake_reads_the_same_list(tmp_path):
         assert target.name.removesuffix(".o") in exported
         flags = [word for word in command if word.startswith(("-m", "-f", "-O", "-std"))]
         assert all(flag in exported for flag in flags)
-
-
-def test_loading_is_left_to_the_first_use():
-    code = "from avat3r_ros import native; assert native.library.cache_info().currsize == 0"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -33,6 +33,9 @@ def make_scene():
             "opacities": rng.uniform(0.02, 1.05, num).clip(max=1),
             "colors": rng.uniform(0, 1, (num, num_colors)),
         }
+        # Some large and opaque, so that alpha meets its clamp in many pixels.
+        fields["scales"][:4] *= 4
+        fields["opacities"][:4] = 1
         poses, intrinsics = [], []
         for camera in range(num_cameras):
             poses.append(geometry.look_at_head(0.3 - 0.5 * camera, 0.2, far))

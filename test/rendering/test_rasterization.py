@@ -192,6 +192,35 @@ def test_lists_of_every_length_are_sorted(make_scene, instruction_set, num):
     assert (channels[0] - expected.channels[..., :3]).abs()[sure].max() < 2e-5
 
 
+@pytest.mark.parametrize("num", [100, 1000, 5000])
+def test_depths_one_ulp_apart_are_told_apart(instruction_set, num):
+    # Depths 1 + k ulp in random order at one place, and one far behind that stretches the range.
+    generator = torch.Generator().manual_seed(num)
+    means = torch.zeros(num + 1, 3)
+    means[:num, 2] = 1 + torch.randperm(num, generator=generator) * 2.0**-23
+    means[num, 2] = 1000
+    colors = torch.rand(num + 1, 3, generator=generator)
+    fields = [
+        means,
+        torch.tensor([[1.0, 0, 0, 0]]).repeat(num + 1, 1),
+        torch.full((num + 1, 3), 0.01),
+        torch.full((num + 1,), 0.2),
+        colors,
+    ]
+    intrinsics = torch.tensor([[[50.0, 0, 8.5], [0, 50.0, 8.5], [0, 0, 1]]])
+    channels = torch.empty(1, 16, 16, 3)
+    native.SplatWorkspace().forward(
+        native.SplatScene(*fields, torch.eye(4)[None], intrinsics, 16, 16),
+        channels=channels,
+        instruction_set=instruction_set,
+    )
+    weights = 0.2 * 0.8 ** torch.arange(30)
+    expected = weights @ colors[means[:, 2].argsort()][:30]
+    assert torch.allclose(channels[0, 8, 8], expected, atol=2e-3)
+    wrong = weights @ colors[means[:, 2].argsort()][1:31]
+    assert not torch.allclose(wrong, expected, atol=2e-2)
+
+
 def test_instruction_sets_agree_on_a_larger_picture(make_scene):
     # Many tiles, all three list lengths, Gaussians that straddle tiles.
     scene = make_scene(13, num=12000)
@@ -398,11 +427,12 @@ def test_gsplat_without_cuda_names_the_remedy(make_scene):
         render(make_scene(11), backend="gsplat")
 
 
-def test_importing_and_rendering_on_the_cpu_leaves_gsplat_alone():
+def test_importing_loads_no_library_and_the_cpu_needs_no_gsplat():
     code = (
         "import sys; sys.modules['gsplat'] = None\n"
         "import torch\n"
-        "from avat3r_ros import rendering\n"
+        "from avat3r_ros import native, rendering\n"
+        "assert native.library.cache_info().currsize == 0\n"
         "rendering.rasterization(torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1, 3),\n"
         "    torch.ones(1), torch.ones(1, 3), torch.eye(4)[None], torch.eye(3)[None], 8, 8)\n"
     )
