@@ -11,6 +11,7 @@
     pixel_indices       (P,)        int32    pixel of the first P Gaussians in (V, H, W)
     triangle_ids        (M,)        int16    head-template triangle of the moving Gaussians
     barycentrics        (M, 3)      float16
+    fading              (Q,)        int32    Gaussians on unfolding lids
     moving              (3,)        int64    first moving, first deforming, one past the last moving
     identity            (K,)        float32  head-template coefficients
     tokens              (V*L, D)    float16  activations before the first cross-attention *
@@ -177,6 +178,7 @@ def _stored(base: BaseGuess, views: ReferenceViews) -> dict[str, Tensor]:
         "pixel_indices": base.pixel_indices.to(torch.int32),
         "triangle_ids": base.triangle_ids.to(torch.int16),
         "barycentrics": base.barycentrics.half(),
+        "fading": base.fading.to(torch.int32),
         "moving": torch.tensor([base.moving_start, base.deforming_start, base.moving_stop]),
         "identity": views.identity.float(),
     }
@@ -194,6 +196,9 @@ def _restored(avatar: Avatar, config: Avat3rConfig, template: HeadTemplate | Non
     pixels = _tensor(avatar, "pixel_indices", (None,)).long()
     rows = _tensor(avatar, "code_rows", (n,)).long()
     triangles = _tensor(avatar, "triangle_ids", (num_moving,)).long()
+    fading = _tensor(avatar, "fading", (None,)).long()
+    if len(fading) and not deforming <= int(fading.min()) <= int(fading.max()) < stop:
+        raise ValueError("avatar tensor 'fading' has values that are not deforming Gaussians")
     num_triangles = 0 if template is None else len(template.triangles)
     for name, values, limit in (
         ("code_rows", rows, len(codes)),
@@ -222,6 +227,7 @@ def _restored(avatar: Avatar, config: Avat3rConfig, template: HeadTemplate | Non
         moving_stop=stop,
         triangle_ids=triangles,
         barycentrics=_tensor(avatar, "barycentrics", (num_moving, 3)).float(),
+        fading=fading,
     )
 
 

@@ -17,7 +17,11 @@ from torch import Tensor
 from avat3r_ros.geometry import invert_poses, pixel_centers, transform_points, unproject_pixels
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.rig_motion import BaseGuess, facing_quats_wxyz
-from avat3r_ros.model.template_fill import TemplateGaussians, fill_unseen_surfaces
+from avat3r_ros.model.template_fill import (
+    TemplateGaussians,
+    fill_unseen_surfaces,
+    unfolding_triangles,
+)
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
 
@@ -95,6 +99,7 @@ def build_base_guess(
             moving_stop=0,
             triangle_ids=torch.zeros(0, dtype=torch.long),
             barycentrics=torch.zeros(0, 3),
+            fading=torch.zeros(0, dtype=torch.long),
         )
 
     assert template is not None
@@ -120,7 +125,10 @@ def build_base_guess(
     fill = fill_unseen_surfaces(
         views, template, seen, triangle_ids, barycentrics, inside, float(footprints.median())
     )
-    return _assemble(views, seen, view_rows, pixels, triangle_ids, barycentrics, kinds, fill, moves)
+    folds = unfolding_triangles(template, views.identity.float())
+    return _assemble(
+        views, seen, view_rows, pixels, triangle_ids, barycentrics, kinds, fill, moves, folds
+    )
 
 
 def movement_per_triangle(template: HeadTemplate) -> Float[Tensor, "f"]:
@@ -230,6 +238,7 @@ def _assemble(
     kinds: Tensor,
     fill: TemplateGaussians,
     moves: Tensor,
+    folds: Tensor,
 ) -> BaseGuess:
     """Sort into: pixels static | pixels carried | pixels deforming | fill deforming | fill static.
 
@@ -245,6 +254,10 @@ def _assemble(
         return torch.cat([of_pixels[pixel_order], of_fill[fill_order]])
 
     moving = slice(num_static, stop)
+    bound_to = join(triangle_ids, fill.triangle_ids)
+    fading = folds[bound_to.clamp(min=0)]
+    fading[: num_static + num_carried] = False
+    fading[stop:] = False
     return BaseGuess(
         gaussians=Gaussians(
             **{
@@ -258,6 +271,7 @@ def _assemble(
         moving_start=num_static,
         deforming_start=num_static + num_carried,
         moving_stop=stop,
-        triangle_ids=join(triangle_ids, fill.triangle_ids)[moving],
+        triangle_ids=bound_to[moving],
         barycentrics=join(barycentrics, fill.barycentrics)[moving],
+        fading=fading.nonzero()[:, 0],
     )

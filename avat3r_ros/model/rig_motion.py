@@ -30,6 +30,10 @@ from avat3r_ros.types import Gaussians
 MIN_STRETCH, MAX_STRETCH = 0.3, 4.0
 """Limits of a half axis relative to its longer original: folded skin has no honest stretch."""
 
+FADE_FROM, FADE_TO = 1.3, 3.3
+"""On unfolding surfaces a Gaussian is whole while its triangle's area is within the first factor of
+what it was, and gone beyond the second."""
+
 MIN_EDGE_M = 1e-5
 """Shorter triangle edges and heights count as this; such a triangle has no direction."""
 
@@ -53,6 +57,9 @@ class BaseGuess:
         triangle_ids: Triangle of each moving Gaussian.
         barycentrics: Weights of its corners; they sum to less than 1 where motion fades out with
             the distance from the template.
+        fading: Deforming Gaussians on surfaces that unfold (lids), increasing: they fade where
+            their triangle is far from the size it was placed at, and leave the place to those that
+            were placed there: pixels for the open eye, template Gaussians for the closed one.
     """
 
     gaussians: Gaussians
@@ -64,6 +71,7 @@ class BaseGuess:
     moving_stop: int
     triangle_ids: Int[Tensor, "m"]
     barycentrics: Float[Tensor, "m 3"]
+    fading: Int[Tensor, "q"]
 
     def __post_init__(self) -> None:
         bounds = (0, self.moving_start, self.deforming_start, self.moving_stop, len(self))
@@ -100,6 +108,7 @@ class BaseGuess:
             self.moving_stop,
             self.triangle_ids.to(device),
             self.barycentrics.to(device),
+            self.fading.to(device),
         )
 
     def subset(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
@@ -121,6 +130,7 @@ class BaseGuess:
                           self.num_pixels)
         )  # fmt: skip
         moving = indices[start:stop] - self.moving_start
+        fading = torch.isin(indices, self.fading).nonzero()[:, 0]
         g = self.gaussians
         return BaseGuess(
             Gaussians(
@@ -138,6 +148,7 @@ class BaseGuess:
             stop,
             self.triangle_ids[moving],
             self.barycentrics[moving],
+            fading,
         )
 
 
@@ -175,6 +186,10 @@ class RigMotion:
                 by_row[self._rows, self._triangle_rows]
             )
             self._shape_coefficients = self._fit_shapes(by_row, self._rows[first:])
+            fading = base.fading - base.moving_start
+            self._fading_triangles = self._triangle_rows[fading]
+            placed = self._double_areas(by_row)[self._rows[fading], self._fading_triangles]
+            self._placed_areas = placed
         scales = base.gaussians.scales[base.deforming_start : base.moving_stop, :2]
         self._min_axis = MIN_STRETCH * scales.amin(-1)
         self._max_axis = MAX_STRETCH * scales.amax(-1)
@@ -199,7 +214,13 @@ class RigMotion:
             deforming = slice(base.deforming_start, base.moving_stop)
             quats, scales = quats.clone(), scales.clone()
             quats[deforming], scales[deforming, :2] = self._shapes(displacement)
-        return Gaussians(means, quats, scales, still.opacities, still.colors)
+        opacities = still.opacities
+        if len(base.fading):
+            area = self._double_areas(displacement)[self._fading_triangles]
+            change = torch.maximum(area / self._placed_areas, self._placed_areas / area)
+            share = ((FADE_TO - change) / (FADE_TO - FADE_FROM)).clamp(0, 1)
+            opacities = opacities.index_copy(0, base.fading, opacities[base.fading] * share)
+        return Gaussians(means, quats, scales, opacities, still.colors)
 
     def _displacement(self, code: Tensor) -> Tensor:
         """Displacement of the three corners of every used triangle, (F', 9)."""
@@ -233,6 +254,11 @@ class RigMotion:
         y = torch.cross(z, x, dim=-1)
         edges = torch.cat([length, (second * x).sum(-1, keepdim=True), height], -1)
         return torch.stack([x, y, z], -1), edges
+
+    def _double_areas(self, displacement: Tensor) -> Tensor:
+        """Twice the area of triangles displaced by (..., F', 9)."""
+        _, edges = self._edge_frames(displacement)
+        return edges[..., 0] * edges[..., 2]
 
     def _fit_shapes(self, displacement_by_row: Tensor, rows: Tensor) -> Tensor:
         """Half axes of the deforming Gaussians in their triangle's edges, (D, 4) row-major 2x2."""

@@ -1,16 +1,17 @@
 """Template Gaussians for what no reference shows: inside the mouth, folded lids, back of the head.
 
 Points are spread over the head template, densely enough in the expression that stretches each
-triangle most (a lid in a blink, a cheek with the jaw open), and thinned by three rules:
+triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four rules:
 
+- *hidden*: what lies inside the head is kept only where some viewer of some expression sees it;
 - *seen*: a reference pixel already covers the same surface. Distances are taken in a neutral and in
   an opened face at once, so that a folded lid is not covered by the brow that touches it;
 - *hull*: a point that falls outside a reference's matte is not part of this head;
 - *cut*: nothing below the neckline of the references.
 
 Colours: skin and scalp continue the nearest seen colours over the mesh (a harmonic function, as
-heat spreads); eyes, teeth, gums and tongue have colours of their own, scaled by the photos'
-brightness.
+heat spreads); the hidden parts of an eye continue its seen ones; teeth, gums and tongue have
+colours of their own, scaled by the photos' brightness.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,14 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
-from avat3r_ros.geometry import project_points, transform_points
+from avat3r_ros.geometry import (
+    intrinsics_matrix,
+    look_at_head,
+    project_points,
+    transform_points,
+)
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
@@ -44,8 +51,14 @@ OPENED_FACE = {"eyeBlink": 1.0, "jawOpen": 1.0}
 FINE_SPACING, COARSE_SPACING = 1.25, 2.0
 """Spacing of the points in reference-pixel footprints: near eyes and mouth, and elsewhere."""
 
+LID_SPACING = 0.7
+"""Spacing on unfolding lids, where no pixel helps and the eye behind must not show."""
+
 FILL_SIGMA = 0.62
 """Standard deviation of a disc in spacings; most places have several neighbours."""
+
+LID_SIGMA = 1.0
+"""The same on unfolding lids: bright eyes shine through the smallest gap."""
 
 FILL_OPACITY = 0.97
 FLATNESS = 0.2
@@ -54,18 +67,31 @@ REST_WEIGHT = 1e-4
 """Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
 
 INTERIOR_COLORS = {
-    "teeth": (0.80, 0.76, 0.68),
-    "tongue": (0.62, 0.30, 0.30),
-    "inner_mouth": (0.42, 0.16, 0.16),
-    "eye": (0.80, 0.77, 0.74),
+    "teeth": (0.88, 0.84, 0.76),
+    "tongue": (0.74, 0.40, 0.40),
+    "inner_mouth": (0.48, 0.20, 0.20),
+    "eye": (0.86, 0.84, 0.82),
     "eye_sockets": (0.36, 0.22, 0.20),
 }
 """sRGB under full light (ours, by eye)."""
 
-INTERIOR_LIGHT_DEPTH_M = 0.025
+INTERIOR_LIGHT_DEPTH_M = 0.05
 """Behind the front teeth, light falls by 1/e over this depth."""
 
 DARKEST_INTERIOR = 0.12
+
+EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
+"""Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
+farther on they are white."""
+
+UNFOLDING = 1.7
+"""Lid triangles that some expression stretches by more than this (in area) count as unfolding."""
+
+VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD, VIEWER_PX = (
+    (-0.9, -0.45, 0.0, 0.45, 0.9),
+    (-0.4, 0.0, 0.4),
+    160,
+)
 
 
 @dataclass(frozen=True)
@@ -114,14 +140,16 @@ def fill_unseen_surfaces(
     neutral_and_opened = torch.stack([placed[0], template.vertices(identity, opened)])
     group = _groups(template)
 
-    spacing = torch.where(
-        _is_fine(template), FINE_SPACING * footprint_m, COARSE_SPACING * footprint_m
-    )
+    folds = unfolding_triangles(template, identity)
+    spacing = footprint_m * torch.where(_is_fine(template), FINE_SPACING, COARSE_SPACING)
+    spacing[folds] = LID_SPACING * footprint_m
     faces, weights, rows = _spread(placed, template.triangles.long(), group, spacing)
     keep = ~_covered(
         neutral_and_opened, template, group, spacing, faces, weights, triangle_ids, barycentrics,
         footprint_m,
     )  # fmt: skip
+    keep |= folds[faces]
+    keep &= _ever_visible(placed, template, group)[faces]
     keep &= _inside_hull(views, template, faces, weights)
     if bool(inside.any()):
         lowest = _points(placed[0], template, triangle_ids[inside], barycentrics[inside])[:, 1]
@@ -134,9 +162,11 @@ def fill_unseen_surfaces(
     normals = torch.nn.functional.normalize(
         torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1), dim=-1
     )
-    sigma = FILL_SIGMA * spacing[faces]
+    sigma = torch.where(folds[faces], LID_SIGMA, FILL_SIGMA) * spacing[faces]
+    # The dark rim of an open eye says nothing about the lid's skin.
+    lends = inside & ~folds[triangle_ids.clamp(min=0)]
     colors = _colors(
-        placed[0], template, group, seen, triangle_ids, barycentrics, inside, faces, weights
+        placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
     )
     return TemplateGaussians(
         gaussians=Gaussians(
@@ -178,6 +208,43 @@ def _is_fine(template: HeadTemplate) -> Bool[Tensor, "f"]:
     return table[template.triangle_regions.long()]
 
 
+def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) -> Bool[Tensor, "f"]:
+    """Lid triangles that are folded in some expressions and wide in others."""
+    codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
+    area = _areas(template.vertices(identity.expand(len(codes), -1), codes), template.triangles)
+    folded = area.amax(0) > UNFOLDING * area[0]
+    return folded & template.region_mask("lid_left", "lid_right")
+
+
+def _areas(vertices: Float[Tensor, "*r v 3"], triangles: Tensor) -> Float[Tensor, "*r f"]:
+    corners = vertices[..., triangles.long(), :]
+    first = corners[..., 1, :] - corners[..., 0, :]
+    return 0.5 * torch.cross(first, corners[..., 2, :] - corners[..., 0, :], dim=-1).norm(dim=-1)
+
+
+def _ever_visible(placed: Tensor, template: HeadTemplate, group: Tensor) -> Bool[Tensor, "f"]:
+    """Triangles of the outer skin, and inner ones that a viewer sees in one of the expressions."""
+    triangles = template.triangles.int().numpy()
+    solid = triangles[(group != LEFT_OUT).numpy()]
+    rows = (group != LEFT_OUT).nonzero()[:, 0]
+    seen = torch.zeros(len(group), dtype=torch.bool)
+    intrinsics = intrinsics_matrix(VIEWER_PX * 0.7 / 0.16, VIEWER_PX / 2, VIEWER_PX / 2)
+    for vertices in placed:
+        middle = vertices.mean(0).double().numpy() * np.array([0.0, 1.0, 0.0])
+        for yaw in VIEWER_YAWS_RAD:
+            for pitch in VIEWER_PITCHES_RAD:
+                pose = look_at_head(yaw, pitch, 0.7, middle)
+                ids = native.rasterize_mesh(
+                    vertices.numpy(), solid, intrinsics, pose, VIEWER_PX, VIEWER_PX
+                ).triangle_ids
+                seen[rows[torch.from_numpy(np.unique(ids[ids >= 0])).long()]] = True
+    # A viewer between the tried ones sees a little more: take the neighbours in.
+    near = torch.zeros(placed.shape[1], dtype=torch.bool)
+    near[template.triangles[seen].flatten().long()] = True
+    seen |= near[template.triangles.long()].any(-1)
+    return seen | (group == SKIN)
+
+
 def _points(vertices: Tensor, template: HeadTemplate, faces: Tensor, weights: Tensor) -> Tensor:
     return (vertices[template.triangles.long()[faces]] * weights[..., None]).sum(-2)
 
@@ -190,10 +257,7 @@ def _spread(
     Places come from the R2 sequence (Roberts, "The unreasonable effectiveness of quasirandom
     sequences", 2018) folded into the triangle: even, and the same on every run.
     """
-    corners = placed[:, triangles]  # (R, F, 3, 3)
-    area = 0.5 * torch.cross(
-        corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :], dim=-1
-    ).norm(dim=-1)
+    area = _areas(placed, triangles)
     # The neutral face is preferred until another expression clearly stretches the triangle.
     area[1:] *= 0.8
     largest, row = area.max(0)
@@ -300,9 +364,19 @@ def _colors(
         colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
     interior = (group[faces] == TEETH) | (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
     if bool(interior.any()):
-        depth = _points(neutral, template, faces[interior], weights[interior])[:, 2]
-        behind = (depth.max() - depth).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
+        depth = _points(neutral, template, faces, weights)[:, 2]
+        teeth = group[faces] == TEETH
+        front = depth[teeth if bool(teeth.any()) else interior].max()
+        behind = (front - depth[interior]).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
         colors[interior] *= torch.exp(-behind).clamp(min=DARKEST_INTERIOR)[:, None]
+    on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
+    hidden = group[faces] == EYE
+    if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):
+        colors[hidden] = _continued_eye(
+            _points(neutral, template, pixel_triangles[on_eye], pixel_weights[on_eye]),
+            seen.colors[on_eye],
+            _points(neutral, template, faces[hidden], weights[hidden]),
+        )
     on = group[faces] == SKIN
     if bool(on.any()):
         triangles = template.triangles.long()
@@ -317,6 +391,23 @@ def _colors(
         )
         colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
     return colors
+
+
+def _continued_eye(
+    seen_points: Float[Tensor, "p 3"],
+    seen_colors: Float[Tensor, "p 3"],
+    hidden: Float[Tensor, "n 3"],
+) -> Float[Tensor, "n 3"]:
+    """Colours of hidden parts of the eyes: the nearest seen ones, then the white of the eye."""
+    brightness = seen_colors.sum(-1)
+    white = seen_colors[brightness >= torch.quantile(brightness, 0.8)].mean(0)
+    distance, nearest = cKDTree(seen_points.numpy()).query(hidden.numpy(), k=EYE_NEIGHBORS)
+    distance = torch.from_numpy(distance).float()
+    weight = 1 / (distance + 3e-4)
+    near = (seen_colors[torch.from_numpy(nearest)] * weight[..., None]).sum(1)
+    near = near / weight.sum(1, keepdim=True)
+    share = torch.exp(-((distance.mean(1, keepdim=True) / EYE_REACH_M) ** 2))
+    return share * near + (1 - share) * white
 
 
 def _spread_colors(
