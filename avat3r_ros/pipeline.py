@@ -181,6 +181,7 @@ def build_avatar_from_images(
         metadata={
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "warnings": warnings,
+            "view_stamps_s": [face.stamp_s for face in faces],
             **(metadata or {}),
         },
     )

@@ -9,7 +9,7 @@ import numpy as np
 from avat3r_ros.animation import Animator
 from avat3r_ros.capture.video import VideoWriter
 from avat3r_ros.commands._arguments import head_camera
-from avat3r_ros.demo.scoring import DemoFrame
+from avat3r_ros.demo.scoring import DemoFrame, Truth
 from avat3r_ros.pictures import contact_sheet, fit_square, uint8_image, write_png
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.types import Avatar
@@ -24,6 +24,7 @@ def write_contact_sheet(
     path: pathlib.Path,
     references: Sequence[np.ndarray],
     frames: Sequence[DemoFrame],
+    truths: Sequence[Truth],
     avatar: Avatar,
 ) -> None:
     """Draw references, driver beside avatar beside truth, and views nobody photographed."""
@@ -39,11 +40,11 @@ def write_contact_sheet(
     ]
     rows = [("references, captured over ROS", list(references))]
     for start in range(0, len(frames), 8):
-        part = frames[start : start + 8]
+        part, true = frames[start : start + 8], truths[start : start + 8]
         rows += [
             ("driver's camera", [frame.driver for frame in part]),
             ("avatar, as the renderer published it", [frame.rendered for frame in part]),
-            ("truth from the same camera", [frame.truth for frame in part]),
+            ("truth from the same camera", [truth.picture for truth in true]),
         ]
     rows.append((f"novel views, yaw and pitch {NOVEL_VIEWS_DEG} degrees", novel))
     write_png(contact_sheet(rows, 224), path)

@@ -3,17 +3,19 @@
 Every score is taken on what the renderer published, not on what the library could have rendered.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.pictures import uint8_image
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.training.metrics import psnr
-from avat3r_ros.types import FaceState
+from avat3r_ros.types import Camera, FaceState
 
 UNITS: dict[str, tuple[str, ...]] = {
     "mouth opening": ("jawOpen",),
@@ -33,10 +35,9 @@ class DemoFrame:
     Attributes:
         stamp_s: Acquisition time of the driver's frame.
         driver: The driver's camera image.
-        code: What the tracker read from it, as received by the renderer.
+        code: What the tracker read from it, as the renderer received it.
         rendered: What the renderer published with the same stamp.
-        truth: The operator as the renderer's camera would see the true code, on black.
-        truth_mask: Where the operator's head is in `truth`, in [0, 1].
+        camera: The renderer's camera relative to the turned head, a batch of one.
         true_code: What the operator really did.
     """
 
@@ -44,9 +45,27 @@ class DemoFrame:
     driver: Picture
     code: Float[np.ndarray, "52"]
     rendered: Picture
-    truth: Picture
-    truth_mask: Float[np.ndarray, "h w"]
+    camera: Camera
     true_code: Float[np.ndarray, "52"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The operator as the renderer's camera would have seen it, on black.
+
+    Attributes:
+        picture: RGB.
+        mask: Where the head is, in [0, 1].
+    """
+
+    picture: Picture
+    mask: Float[np.ndarray, "h w"]
+
+
+def true_view(head: SyntheticHead, frame: DemoFrame) -> Truth:
+    """Render the operator's head with the true code from the renderer's camera."""
+    view = head.render(frame.camera[0], frame.true_code)
+    return Truth(uint8_image(view.image.numpy()), view.mask[0].numpy())
 
 
 def track_stills(pictures: Sequence[np.ndarray]) -> list[FaceState]:
@@ -56,7 +75,7 @@ def track_stills(pictures: Sequence[np.ndarray]) -> list[FaceState]:
 
 
 def image_scores(
-    pictures: Sequence[np.ndarray], frames: Sequence[DemoFrame], truth_faces: Sequence[FaceState]
+    pictures: Sequence[np.ndarray], truths: Sequence[Truth], truth_faces: Sequence[FaceState]
 ) -> dict[str, float]:
     """Compare pictures with the truth of the same moments.
 
@@ -67,8 +86,9 @@ def image_scores(
     """
     psnrs, distances = [], []
     faces = track_stills(pictures)
-    for picture, frame, face, truth_face in zip(pictures, frames, faces, truth_faces, strict=True):
-        psnrs.append(float(psnr(_chw(picture), _chw(frame.truth), _mask(frame.truth_mask))))
+    for picture, truth, face, truth_face in zip(pictures, truths, faces, truth_faces, strict=True):
+        mask = torch.from_numpy(truth.mask.astype(np.float32))[None]
+        psnrs.append(float(psnr(_chw(picture), _chw(truth.picture), mask)))
         if face.detected and truth_face.detected:
             delta = face.landmarks_px[:468] - truth_face.landmarks_px[:468]
             distances.append(np.linalg.norm(delta, axis=1).mean())
@@ -103,20 +123,13 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def score_run(
-    frames: Sequence[DemoFrame], baselines: dict[str, Callable[[DemoFrame], np.ndarray]]
-) -> dict:
-    """Score the rendered frames and each baseline's picture of the same moments."""
-    truth_faces = track_stills([frame.truth for frame in frames])
-    scores = {"avatar": image_scores([frame.rendered for frame in frames], frames, truth_faces)}
-    for name, draw in baselines.items():
-        scores[name] = image_scores([draw(frame) for frame in frames], frames, truth_faces)
-    return {"images": scores, "correlation": correlations(frames)}
+def score_pictures(
+    pictures: dict[str, Sequence[np.ndarray]], truths: Sequence[Truth]
+) -> dict[str, dict[str, float]]:
+    """Score several ways of drawing the same moments against their truth."""
+    truth_faces = track_stills([truth.picture for truth in truths])
+    return {name: image_scores(drawn, truths, truth_faces) for name, drawn in pictures.items()}
 
 
 def _chw(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(picture.astype(np.float32) / 255).permute(2, 0, 1)
-
-
-def _mask(mask: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(mask.astype(np.float32))[None]

@@ -1,24 +1,27 @@
 """Publishes images of a webcam, a video file, or the synthetic operator.
 
-Publishes: image_raw, image_raw/compressed (option), camera_info.
+Publishes: image_raw, image_raw/compressed (option), camera_info, ~/truth (option, synthetic only).
 """
 
 import threading
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from avat3r_ros.data.operator import OperatorTruth
 from avat3r_ros.geometry import intrinsics_matrix
-from avat3r_ros.nodes.conversions import camera_info_from_camera
+from avat3r_ros.nodes.conversions import camera_info_from_camera, expression_from_face
 from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
-from avat3r_ros.nodes.sources import ImageSource, SourceLostError, open_source
-from avat3r_ros.types import Camera
+from avat3r_ros.nodes.sources import ImageSource, SourceLostError, Synthetic, open_source
+from avat3r_ros.types import Camera, FaceState
 
 RETRY_S = 2.0
 
@@ -37,6 +40,7 @@ class CameraConfig:
         focal_px: Focal length in pixels for camera_info; 0 where it is not known.
         frame_id: The camera's optical frame.
         compressed_quality: JPEG quality of image_raw/compressed; 0 does not publish it.
+        publish_truth: Publish on ~/truth what the synthetic operator really does, for scores.
     """
 
     source: str = "synthetic"
@@ -48,6 +52,7 @@ class CameraConfig:
     focal_px: float = ranged(0.0, 0.0, 100000.0)
     frame_id: str = "camera_optical_frame"
     compressed_quality: int = ranged(0, 0, 100)
+    publish_truth: bool = False
 
 
 class CameraNode(ManagedNode):
@@ -64,6 +69,7 @@ class CameraNode(ManagedNode):
         self._image = make(Image, "image_raw", qos_profile_sensor_data)
         self._info = make(CameraInfo, "camera_info", qos_profile_sensor_data)
         self._compressed = make(CompressedImage, "image_raw/compressed", qos_profile_sensor_data)
+        self._truth = make(Expression, "~/truth", qos_profile_sensor_data)
 
     def activate(self) -> None:
         """Start grabbing."""
@@ -71,7 +77,7 @@ class CameraNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Remove the publishers."""
-        for publisher in (self._image, self._info, self._compressed):
+        for publisher in (self._image, self._info, self._compressed, self._truth):
             self.destroy_lifecycle_publisher(publisher)
 
     def health(self) -> tuple[bytes, str]:
@@ -121,6 +127,8 @@ class CameraNode(ManagedNode):
                 header = Header(stamp=self.get_clock().now().to_msg(), frame_id=config.frame_id)
                 self._image.publish(msg_from_image(image, "rgb8", header))
                 self._publish_info(source, image.shape[1], image.shape[0], header)
+                if config.publish_truth and isinstance(source, Synthetic):
+                    self._truth.publish(expression_from_truth(source.truth, header))
                 if config.compressed_quality:
                     bgr = image[:, :, ::-1]
                     quality = config.compressed_quality
@@ -137,6 +145,20 @@ class CameraNode(ManagedNode):
             camera = Camera(torch.as_tensor(intrinsics), torch.eye(4), width, height)
             info = camera_info_from_camera(camera, header)
         self._info.publish(info)
+
+
+def expression_from_truth(truth: OperatorTruth, header: Header) -> Expression:
+    """Pack what the synthetic operator really does, as the tracker would have sent it."""
+    face = FaceState(
+        stamp_s=0.0,
+        detected=True,
+        confidence=1.0,
+        code=truth.code,
+        gaze=np.zeros(2, np.float32),
+        camera_from_head=truth.camera.camera_from_head.double().numpy(),
+        landmarks_px=np.zeros((0, 2), np.float32),
+    )
+    return expression_from_face(face, header)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -5,28 +5,40 @@ camera_info and render_pose. Calls the builder's action.
 """
 
 import collections
+import contextlib
+import os
 import threading
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+import rclpy
 import torch
 from avat3r.action import BuildAvatar
 from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from avat3r_ros.nodes.conversions import (
     avatar_from_msg,
-    camera_from_body_from_viewer,
     face_from_expression,
     intrinsics_from_camera_info,
+    viewer_from_body_from_msg,
 )
 from avat3r_ros.nodes.images import image_from_msg
+from avat3r_ros.nodes.paths import node_environment
+from avat3r_ros.nodes.viewpoint import body_from_turned_head, head_turn
 from avat3r_ros.types import Avatar, Camera, FaceState
 
 DRIVER_MEMORY = 90
@@ -34,6 +46,9 @@ DRIVER_MEMORY = 90
 
 JPEG_QUALITY = 97
 """Of frames kept in memory; raw ones would need about 2 MB each."""
+
+PAIR_PERIOD_S = 0.1
+"""Least time between kept pairs, to leave the cores to the graph."""
 
 Stamp = tuple[int, int]
 
@@ -80,13 +95,38 @@ def _encode(image: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 
+def camera_of(body_camera: Camera, face: FaceState) -> Camera:
+    """The renderer's camera relative to a head that is turned like the driver's; a batch of one."""
+    turned = body_from_turned_head(head_turn(face.camera_from_head))
+    pose = body_camera.camera_from_head.double() @ torch.from_numpy(turned)
+    return replace(
+        body_camera,
+        intrinsics=body_camera.intrinsics[None],
+        camera_from_head=pose.float()[None],
+    )
+
+
+@contextlib.contextmanager
+def listening() -> Iterator["DemoRecorder"]:
+    """A recorder that is spun by a thread of its own while the block runs."""
+    os.environ.update(node_environment())  # the DDS profile that lets large images through
+    rclpy.init()
+    recorder = DemoRecorder()
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield recorder
+    finally:
+        executor.shutdown(timeout_sec=5.0)
+        thread.join(timeout=5.0)
+        recorder.destroy_node()
+        rclpy.try_shutdown()
+
+
 class DemoRecorder(Node):
     """Passive listener; the demo switches `keep_drivers` and `recording`.
-
-    Args:
-        topics: Names of "driver", "expression", "truth", "avatar", "view", "view_info",
-            "render_pose" and the action "build".
-        pair_period_s: Least time between kept pairs, to leave the cores to the graph.
 
     Attributes:
         kept: What was heard while `keep_drivers` and `recording` were set.
@@ -94,17 +134,17 @@ class DemoRecorder(Node):
         camera: The viewer's camera, relative to the avatar's body (its head at rest).
     """
 
-    def __init__(self, topics: dict[str, str], pair_period_s: float = 0.1) -> None:
+    def __init__(self) -> None:
         super().__init__("demo_recorder")
         self.keep_drivers = False
         self.recording = False
         self.kept = Recording()
         self.avatar: Avatar | None = None
         self.camera: Camera | None = None
-        self.tracker_alive = threading.Event()
-        self.renderer_alive = threading.Event()
+        self.seconds: dict[str, float] = {}
+        self.stages: dict[str, dict[str, float]] = {}
+        self.stage, self.progress = "", 0.0
         self.avatar_arrived = threading.Event()
-        self._pair_period_s = pair_period_s
         self._intrinsics: CameraInfo | None = None
         self._drivers: collections.OrderedDict[Stamp, np.ndarray] = collections.OrderedDict()
         self._last_pair_s = 0.0
@@ -116,14 +156,98 @@ class DemoRecorder(Node):
         )
         listen = self.create_subscription
         sensor = qos_profile_sensor_data
-        listen(Image, topics["driver"], self._on_driver, sensor)
-        listen(Expression, topics["expression"], self._on_expression, sensor)
-        listen(Expression, topics["truth"], self._on_truth, sensor)
-        listen(AvatarMsg, topics["avatar"], self._on_avatar, latched)
-        listen(Image, topics["view"], self._on_view, sensor)
-        listen(CameraInfo, topics["view_info"], self._on_view_info, sensor)
-        listen(PoseStamped, topics["render_pose"], self._on_render_pose, sensor)
-        self.builder = ActionClient(self, BuildAvatar, topics["build"])
+        listen(Image, "camera/image_raw", self._on_driver, sensor)
+        listen(Expression, "expression", self._on_expression, sensor)
+        listen(Expression, "camera/truth", self._on_truth, sensor)
+        listen(AvatarMsg, "avatar", self._on_avatar, latched)
+        listen(Image, "rendered/image_raw", self._on_view, sensor)
+        listen(CameraInfo, "rendered/camera_info", self._on_view_info, sensor)
+        listen(PoseStamped, "avatar_renderer/render_pose", self._on_render_pose, sensor)
+        listen(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._builder = ActionClient(self, BuildAvatar, "avatar_builder/build")
+        self._camera_state = self.create_client(ChangeState, "camera/change_state")
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Keep how long a step took in `seconds`."""
+        start_s = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start_s
+
+    def wait_for(
+        self,
+        what: str,
+        ready: Callable[[], bool],
+        timeout_s: float,
+        check: Callable[[], None],
+    ) -> None:
+        """Wait until `ready()`; `check()` raises when a node has died meanwhile.
+
+        Raises:
+            RuntimeError: It took longer than `timeout_s`.
+        """
+        end_s = time.monotonic() + timeout_s
+        while not ready():
+            check()
+            if time.monotonic() > end_s:
+                raise RuntimeError(f"{what} did not appear within {timeout_s:g} s")
+            time.sleep(0.05)
+
+    def graph_ready(self) -> bool:
+        """Whether builder, tracker, renderer and camera can be talked to."""
+        return (
+            self._builder.server_is_ready()
+            and self._camera_state.service_is_ready()
+            and self.count_publishers("expression") > 0
+            and self.count_publishers("rendered/image_raw") > 0
+        )
+
+    def request_build(self) -> Future:
+        """Ask the builder for an avatar from the camera topic; the future holds its result."""
+        result: Future = Future()
+
+        def on_result(future) -> None:
+            result.set_result(future.result().result)
+
+        def on_accepted(future) -> None:
+            handle = future.result()
+            if handle.accepted:
+                handle.get_result_async().add_done_callback(on_result)
+            else:
+                refused = BuildAvatar.Result(message="the builder refused the request")
+                result.set_result(refused)
+
+        goal = BuildAvatar.Goal(owner="synthetic operator")
+        self._builder.send_goal_async(goal, self._on_feedback).add_done_callback(on_accepted)
+        return result
+
+    def check_build(self, result: Future) -> None:
+        """Raise a RuntimeError with the builder's own words if there is no avatar."""
+        if not result.result().success:
+            raise RuntimeError(f"no avatar was built: {result.result().message}")
+
+    def activate_camera(self) -> None:
+        """Let the operator begin: configure and activate the camera node."""
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            done = self._camera_state.call_async(request)
+            end_s = time.monotonic() + 20.0
+            while not done.done() and time.monotonic() < end_s:
+                time.sleep(0.01)
+            if not (done.done() and done.result().success):
+                raise RuntimeError("the camera node could not be activated; see its log above")
+
+    def _on_feedback(self, msg: object) -> None:
+        feedback = msg.feedback
+        wanted = feedback.wanted_views[0] if feedback.wanted_views else ""
+        self.stage = wanted or feedback.stage
+        self.progress = feedback.progress
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        if self.recording:
+            for status in msg.status:
+                node = status.name.rsplit("/", 1)[-1]
+                self.stages[node] = {item.key: item.value for item in status.values}
 
     def _late_s(self, stamp: Stamp) -> float:
         return self.get_clock().now().nanoseconds * 1e-9 - _seconds(stamp)
@@ -138,7 +262,6 @@ class DemoRecorder(Node):
                 self._drivers.popitem(last=False)
 
     def _on_expression(self, msg: Expression) -> None:
-        self.tracker_alive.set()
         if self.recording and msg.detected:
             stamp = _stamp(msg)
             self.kept.latencies_s["tracked"].append(self._late_s(stamp))
@@ -160,7 +283,7 @@ class DemoRecorder(Node):
         if info is None:
             return
         intrinsics = intrinsics_from_camera_info(info, info.width, info.height)
-        pose = camera_from_body_from_viewer(msg.pose)
+        pose = viewer_from_body_from_msg(msg.pose)
         self.camera = Camera(
             intrinsics=torch.tensor(intrinsics, dtype=torch.float32),
             camera_from_head=torch.tensor(pose, dtype=torch.float32),
@@ -169,7 +292,6 @@ class DemoRecorder(Node):
         )
 
     def _on_view(self, msg: Image) -> None:
-        self.renderer_alive.set()
         if not self.recording:
             return
         now_s = self.get_clock().now().nanoseconds * 1e-9
@@ -182,7 +304,7 @@ class DemoRecorder(Node):
             return
         self.kept.latencies_s["rendered"].append(self._late_s(stamp))
         driver = self._drivers.get(stamp)
-        if driver is not None and now_s - self._last_pair_s >= self._pair_period_s:
+        if driver is not None and now_s - self._last_pair_s >= PAIR_PERIOD_S:
             self._last_pair_s = now_s
             pictures = (_encode(image_from_msg(m)) for m in (driver, msg))
             self.kept.pairs.append((stamp, *pictures))

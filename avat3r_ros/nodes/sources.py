@@ -106,7 +106,11 @@ class VideoFile:
 
 
 class Synthetic:
-    """A rendered head that performs a script in real time."""
+    """A rendered head that performs a script in real time.
+
+    Attributes:
+        truth: What the operator did in the image that was read last.
+    """
 
     def __init__(self, seed: int, width: int, height: int, fps: float) -> None:
         from avat3r_ros.data.operator import SyntheticOperator
@@ -115,8 +119,8 @@ class Synthetic:
         self._period_s = 1.0 / fps
         self._start_s = time.monotonic()
         self._next_s = 0.0
-        truth = self._operator.truth(0.0)
-        self.intrinsics = truth.camera.intrinsics.reshape(3, 3).double().numpy()
+        self.truth = self._operator.truth(0.0)
+        self.intrinsics = self.truth.camera.intrinsics.reshape(3, 3).double().numpy()
 
     def read(self) -> UInt8[np.ndarray, "h w 3"] | None:
         """See ImageSource."""
@@ -126,6 +130,7 @@ class Synthetic:
         else:  # rendering takes longer than a frame lasts: leave frames out
             self._next_s = now_s
         image = self._operator.frame(self._next_s)
+        self.truth = self._operator.truth(self._next_s)
         self._next_s += self._period_s
         return image
 
