@@ -21,8 +21,8 @@ from avat3r_ros.data.hair import STYLES, random_hair
 from avat3r_ros.data.noise import value_noise
 from avat3r_ros.data.painter import CLOTH, DETAIL, HAIR, SKIN, Body, Painter
 from avat3r_ros.data.patches import GridPatch
+from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.shading import Light, NormalOperator, bake_ambient_occlusion, random_light
-from avat3r_ros.expression import validate_code
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Camera, SurfaceBinding
 
@@ -44,10 +44,6 @@ _SELF_LIT = ("inner_mouth", "teeth", "tongue", "eyelashes", "eye_left", "eye_rig
 """Regions whose shadows are painted: they are hidden while the mouth is shut and the lids are where
 occlusion is baked."""
 
-CHIN_LANDMARK, NECK_BELOW_CHIN_M, NECK_SLOPE = 152, 0.03, 0.25
-"""Pictures of the head alone end at a plane this far under the resting chin, in front, rising by
-the slope towards the nape (metres per metre): where head crops of photos end, too."""
-
 
 @dataclass(frozen=True)
 class SyntheticView:
@@ -59,7 +55,7 @@ class SyntheticView:
         position_map: Head-frame surface point at each pixel's centre, metres; 0 where none is.
         binding: Place of that point on the head template; off the template (hair) -1.
         surface: Place of that point on the person's own mesh, hair included; for
-            `SyntheticHead.surface_points`.
+            `PersonMesh.points`.
         depth_m: Camera-frame z of that point; infinite where there is none.
     """
 
@@ -77,10 +73,9 @@ class SyntheticHead:
     Attributes:
         seed: What the person was drawn from.
         template: The head template under the person.
-        identity: Template coefficients, standard deviations. The shape also has a part that no
-            coefficients can express.
         style: Hair style, one of `hair.STYLES`.
         light: Default light, fixed to the head.
+        mesh: The person's shape in any expression.
     """
 
     def __init__(self, seed: int, template: HeadTemplate, *, style: str | None = None) -> None:
@@ -97,7 +92,7 @@ class SyntheticHead:
         rng = np.random.default_rng([seed, 0xA7A3])
         self.seed = seed
         self.template = template
-        self.identity = rng.normal(size=template.num_identity).clip(-2.2, 2.2).astype(np.float32)
+        identity = rng.normal(size=template.num_identity).clip(-2.2, 2.2).astype(np.float32)
         drawn = STYLES[rng.choice(len(STYLES), p=_STYLE_ODDS)]
         self.style = drawn if style is None else style
         appearance = random_appearance(rng, template, self.style)
@@ -105,36 +100,19 @@ class SyntheticHead:
 
         neutral = template.neutral.numpy()
         bend = [value_noise(neutral, _BEND_WAVELENGTH_M, rng) for _ in range(3)]
-        identity_shape = template.vertices(torch.from_numpy(self.identity)).numpy()
-        self._rest = (identity_shape + _BEND_M * np.stack(bend, -1)).astype(np.float32)
-        self._expressions = template.expression_basis.reshape(52, -1).numpy()
-        self._chin = template.landmarks(torch.from_numpy(self._rest))[CHIN_LANDMARK].numpy()
+        identity_shape = template.vertices(torch.from_numpy(identity)).numpy()
+        rest = (identity_shape + _BEND_M * np.stack(bend, -1)).astype(np.float32)
 
         hair = random_hair(rng, template, self.style, appearance.hair)
-        clothes = self._dress(rng)
-        self._patches = [patch for patch in (hair, clothes) if patch is not None]
+        clothes = _dress(rng, template, rest)
+        patches = tuple(patch for patch in (hair, clothes) if patch is not None)
+        self.mesh = PersonMesh.build(template, identity, rest, patches)
         self._painter = Painter(self._body(appearance.albedo, appearance.gloss))
 
     @property
-    def num_template_triangles(self) -> int:
-        """Triangles of the person's mesh below this number are the template's."""
-        return len(self.template.triangles)
-
-    def vertices(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "v 3"]:
-        """Vertices of the person's mesh (template, hair, clothes) in an expression, metres."""
-        code = validate_code("arkit_52", code)
-        used = np.flatnonzero(code)
-        moved = self._rest + (code[used] @ self._expressions[used]).reshape(-1, 3)
-        return np.concatenate([moved, *(patch.vertices(moved) for patch in self._patches)])
-
-    def surface_points(
-        self, surface: SurfaceBinding, code: Float[np.ndarray, "52"]
-    ) -> Float[Tensor, "*p 3"]:
-        """Where points of the person's surface are in an expression; 0 off the surface."""
-        ids = surface.triangle_ids.numpy()
-        corners = self.vertices(code)[self._painter.body.triangles[ids.clip(0)]]
-        points = np.einsum("...kc,...k->...c", corners, surface.barycentrics.numpy())
-        return torch.from_numpy(points * (ids >= 0)[..., None])
+    def identity(self) -> Float[np.ndarray, "k"]:
+        """Template coefficients, standard deviations; they express most of the shape, not all."""
+        return self.mesh.identity
 
     def render(
         self,
@@ -155,14 +133,13 @@ class SyntheticHead:
         Raises:
             ValueError: The camera is a batch or the code is not an `arkit_52` code.
         """
-        vertices = self.vertices(code)
-        heights = self._height_over_neck_cut(vertices)
+        vertices = self.mesh.vertices(code)
+        heights = self.mesh.height_over_neck_cut(vertices)
         picture = self._painter.paint(
             vertices, *_single_camera(camera), light or self.light, supersample, heights
         )
-        body = self._painter.body
         ids, barycentrics = picture.triangle_ids.astype(np.int64), picture.barycentrics
-        corners = body.triangles[ids.clip(0)]
+        corners = self.mesh.triangles[ids.clip(0)]
         height = np.einsum("hwk,hwk->hw", heights[corners], barycentrics)
         kept = (ids >= 0) & (height > 0)
         positions = np.einsum("hwkc,hwk->hwc", vertices[corners], barycentrics)
@@ -176,7 +153,7 @@ class SyntheticHead:
         position_map[:, rows, columns] = (positions * kept[..., None]).transpose(2, 0, 1)
         depth = np.full(size, np.inf, np.float32)
         depth[picture.window] = np.where(kept, picture.depth_m, np.inf)
-        on_template = kept & (ids < self.num_template_triangles)
+        on_template = kept & (ids < self.mesh.num_template_triangles)
         return SyntheticView(
             image=torch.from_numpy(image),
             mask=torch.from_numpy(mask),
@@ -208,9 +185,9 @@ class SyntheticHead:
             Rows and columns of the image that show the person, and for these RGB times coverage,
             and coverage, in [0, 1].
         """
-        vertices = self.vertices(code)
+        vertices = self.mesh.vertices(code)
         if head_from_body is not None:
-            start = self._painter.body.clothes_start
+            start = self.mesh.clothes_vertex
             clothes = vertices[start:] @ head_from_body[:3, :3].T + head_from_body[:3, 3]
             vertices[start:] = clothes
         picture = self._painter.paint(
@@ -218,71 +195,38 @@ class SyntheticHead:
         )
         return picture.window, picture.rgba
 
-    def _dress(self, rng: np.random.Generator) -> GridPatch:
-        """Clothes in the person's size; the ragged end of the template's neck is drawn in."""
-        neck = np.unique(self.template.triangles[self.template.region_mask("neck")].numpy())
-        mean_middle, mean_size = neck_axes(self.template.neutral.numpy()[neck])
-        middle, size = neck_axes(self._rest[neck])
-        points = self._rest[neck]
-        end = _NECK_END_Y_M + middle[1] - mean_middle[1]
-        below = end - points[:, 1] - COLLAR_TILT * (points[:, 2] + 0.11)
-        share = 1 - 0.45 * np.clip(below / 0.025, 0, 1)
-        axis = np.array([0.0, 0.0, -0.11], np.float32)
-        self._rest[neck] = axis + (points - axis) * np.stack([share, share**0, share], -1)
-        return random_clothes(rng, middle - mean_middle, size / mean_size)
-
-    def _height_over_neck_cut(self, points: np.ndarray) -> np.ndarray:
-        """Signed height over the plane at which the head ends, metres; positive is kept."""
-        end = self._chin[1] - NECK_BELOW_CHIN_M + NECK_SLOPE * (self._chin[2] - points[..., 2])
-        return points[..., 1] - end
-
     def _body(self, albedo: np.ndarray, gloss: float) -> Body:
-        """Join template, hair and clothes; bake occlusion at rest."""
-        triangles = [self.template.triangles.numpy()]
-        vertex_starts = [len(self._rest)]
-        for patch in self._patches:
-            triangles.append(patch.triangles + vertex_starts[-1])
-            vertex_starts.append(vertex_starts[-1] + len(patch.offsets))
-        regions = self.template.triangle_regions.numpy()
-        clothes_start = vertex_starts[-2]
-        num_clothes = len(triangles[-1])
-        joined = np.concatenate(triangles).astype(np.int32)
+        """Bake occlusion at rest, and say how each part is drawn."""
+        mesh, template = self.mesh, self.template
+        regions = template.triangle_regions.numpy()
+        kinds = np.full(len(mesh.triangles), HAIR, np.uint8)
+        kinds[: len(regions)] = np.where(template.region_mask(*_DETAILED).numpy(), DETAIL, SKIN)
+        kinds[mesh.clothes_triangle :] = CLOTH
 
-        kinds = np.full(len(joined), HAIR, np.uint8)
-        detailed = np.isin(regions, [REGIONS.index(name) for name in _DETAILED])
-        kinds[: len(regions)] = np.where(detailed, DETAIL, SKIN)
-        kinds[-num_clothes:] = CLOTH
-        shown = np.ones(len(joined), bool)
-        # The template's lashes are solid bars; on a face they read as thick make-up.
-        shown[: len(regions)] = regions != REGIONS.index("eyelashes")
-
-        vertices = self.vertices(np.zeros(52, np.float32))
-        normals = NormalOperator(joined, len(vertices))(vertices)
-        occlusion = 0.12 + 0.88 * bake_ambient_occlusion(vertices, joined[shown], normals)
+        vertices = mesh.vertices(np.zeros(52, np.float32))
+        normals = NormalOperator(mesh.triangles, len(vertices))(vertices)
+        shown = mesh.triangles[mesh.shown]
+        occlusion = 0.12 + 0.88 * bake_ambient_occlusion(vertices, shown, normals)
         shine = np.full(len(vertices), gloss, np.float32)
         for names, open_share, gloss_factor in (
             (_SELF_LIT, 0.8, 0.0),
             (("lips",), None, 1.8),
             (("scalp",), None, 0.6),
         ):
-            own = np.unique(self.template.triangles[self.template.region_mask(*names)].numpy())
+            own = np.unique(template.triangles[template.region_mask(*names)].numpy())
             shine[own] = gloss * gloss_factor
             if open_share is not None:
                 occlusion[own] = open_share
-        shine[len(self._rest) : clothes_start] = 0.05
-        shine[clothes_start:] = 0.0
+        shine[len(mesh.rest) : mesh.clothes_vertex] = 0.05
+        shine[mesh.clothes_vertex :] = 0.0
         return Body(
-            triangles=joined,
-            num_template_triangles=len(regions),
-            patches=self._patches,
-            grid=template_surface(self.template).grid,
+            mesh=mesh,
+            grid=template_surface(template).grid,
             albedo=albedo,
             occlusion=occlusion.astype(np.float32),
             shine=shine,
             kinds=kinds,
-            shown=shown,
             eyes=[self._eye(regions, name) for name in ("eye_left", "eye_right")],
-            clothes_start=clothes_start,
         )
 
     def _eye(self, regions: Int[np.ndarray, "f"], name: str) -> tuple[int, int, np.ndarray]:
@@ -290,6 +234,20 @@ class SyntheticHead:
         if len(rows) != rows[-1] + 1 - rows[0]:
             raise ValueError(f"expected the template's triangles of {name} to be consecutive")
         return rows[0], rows[-1] + 1, np.unique(self.template.triangles.numpy()[rows])
+
+
+def _dress(rng: np.random.Generator, template: HeadTemplate, rest: np.ndarray) -> GridPatch:
+    """Clothes in the person's size; the ragged end of the neck is drawn into them, in place."""
+    neck = np.unique(template.triangles[template.region_mask("neck")].numpy())
+    mean_middle, mean_size = neck_axes(template.neutral.numpy()[neck])
+    middle, size = neck_axes(rest[neck])
+    points = rest[neck]
+    end = _NECK_END_Y_M + middle[1] - mean_middle[1]
+    below = end - points[:, 1] - COLLAR_TILT * (points[:, 2] + 0.11)
+    share = 1 - 0.45 * np.clip(below / 0.025, 0, 1)
+    axis = np.array([0.0, 0.0, -0.11], np.float32)
+    rest[neck] = axis + (points - axis) * np.stack([share, share**0, share], -1)
+    return random_clothes(rng, middle - mean_middle, size / mean_size)
 
 
 def _binding(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from avat3r_ros import native
-from avat3r_ros.data.patches import GridPatch
+from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.shading import Light, NormalOperator, encode, vertex_light
 from avat3r_ros.data.texels import TexelGrid
 
@@ -32,30 +32,22 @@ class Body:
     """A person's mesh with all that does not change from picture to picture.
 
     Attributes:
-        triangles: Of the template, then of each patch.
-        num_template_triangles: How many of them are the template's.
-        patches: Hair, where there is any, and clothes, in the triangles' order.
+        mesh: The person's shape.
         grid: Texels of the template's triangles.
         albedo: Linear RGB of the texels.
         occlusion: Open share of the surroundings of each vertex.
         shine: Strength of the highlight of each vertex.
         kinds: Kind of each triangle.
-        shown: Triangles that are drawn at all.
         eyes: Range of triangles and the vertices of each eyeball.
-        clothes_start: First vertex of the clothes.
     """
 
-    triangles: Int[np.ndarray, "f 3"]
-    num_template_triangles: int
-    patches: list[GridPatch]
+    mesh: PersonMesh
     grid: TexelGrid
     albedo: Float[np.ndarray, "m 3"]
     occlusion: Float[np.ndarray, "v"]
     shine: Float[np.ndarray, "v"]
     kinds: Int[np.ndarray, "f"]
-    shown: np.ndarray
     eyes: list[tuple[int, int, np.ndarray]]
-    clothes_start: int
 
 
 @dataclass(frozen=True)
@@ -83,9 +75,10 @@ class Painter:
     def __init__(self, body: Body) -> None:
         """Prepare what all pictures of the body share."""
         self.body = body
-        self._normals = NormalOperator(body.triangles, len(body.occlusion))
+        self._normals = NormalOperator(body.mesh.triangles, len(body.occlusion))
         self._part_starts = np.cumsum(
-            [body.num_template_triangles] + [len(patch.triangles) for patch in body.patches]
+            [body.mesh.num_template_triangles]
+            + [len(patch.triangles) for patch in body.mesh.patches]
         )
 
     def paint(
@@ -116,7 +109,7 @@ class Painter:
         if supersample < 1:
             raise ValueError(f"expected supersample >= 1, got {supersample}")
         naked = heights is not None
-        subject = vertices[: self.body.clothes_start] if naked else vertices
+        subject = vertices[: self.body.mesh.clothes_vertex] if naked else vertices
         left, top, right, bottom = projected_bounds(subject, intrinsics, camera_from_head, size)
         if right <= left or bottom <= top:
             return _empty_picture()
@@ -131,7 +124,7 @@ class Painter:
             busy = _busy_pixels(kind, centers.depth_m)
             soft = np.nonzero(busy)
             rgba[soft] = cv2.blur(rgba, (3, 3))[soft]
-            head = vertices[: self.body.clothes_start]
+            head = vertices[: self.body.mesh.clothes_vertex]
             x0, y0, x1, y1 = projected_bounds(head, window, camera_from_head, (width, height))
             self._refine(rgba[y0:y1, x0:x1], busy[y0:y1, x0:x1], shot,
                          _shifted(window, x0, y0), supersample)  # fmt: skip
@@ -176,9 +169,9 @@ class Painter:
         """Linear RGB of surface points."""
         body = self.body
         out = np.empty((len(ids), 3), np.float32)
-        rows = np.flatnonzero(ids < body.num_template_triangles)
+        rows = np.flatnonzero(ids < body.mesh.num_template_triangles)
         out[rows] = body.albedo.take(body.grid.lookup(ids[rows], weights[rows]), axis=0)
-        for patch, start in zip(body.patches, self._part_starts, strict=False):
+        for patch, start in zip(body.mesh.patches, self._part_starts, strict=False):
             rows = np.flatnonzero((ids >= start) & (ids < start + len(patch.triangles)))
             if len(rows):
                 out[rows] = patch.colors(ids[rows] - start, weights[rows])
@@ -204,14 +197,14 @@ class _Shot:
         crosses = painter._normals.crosses(vertices)
         normals = painter._normals.from_crosses(crosses)
 
-        facing = np.einsum("fc,fc->f", crosses, to_camera[body.triangles[:, 0]]) > 0
-        facing[body.num_template_triangles :] = True  # hair and clothes are open sheets
-        drawn = body.shown & facing
+        facing = np.einsum("fc,fc->f", crosses, to_camera[body.mesh.triangles[:, 0]]) > 0
+        facing[body.mesh.num_template_triangles :] = True  # hair and clothes are open sheets
+        drawn = body.mesh.shown & facing
         self.cut = heights is not None
         if self.cut:
             drawn &= body.kinds != CLOTH
         self.ids = np.flatnonzero(drawn).astype(np.int32)
-        self.triangles = body.triangles[self.ids]
+        self.triangles = body.mesh.triangles[self.ids]
         self.kinds = np.append(body.kinds[self.ids], np.uint8(NOTHING))
 
         to_camera /= np.sqrt(np.einsum("vc,vc->v", to_camera, to_camera))[:, None]
@@ -265,7 +258,7 @@ class _Shot:
                 continue
             points = self.vertices[own]
             center = (points.min(0) + points.max(0)) / 2
-            corners = self.vertices[self.painter.body.triangles[ids[rows]]]
+            corners = self.vertices[self.painter.body.mesh.triangles[ids[rows]]]
             normal = np.einsum("pkc,pk->pc", corners, weights[rows]) - center
             normal /= np.sqrt(np.einsum("pc,pc->p", normal, normal))[:, None]
             view = self.eye - center

@@ -1,0 +1,119 @@
+"""The shape of one synthetic person in any expression: template, hair and clothes as one mesh."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from avat3r_ros import native
+from avat3r_ros.data.patches import GridPatch
+from avat3r_ros.expression import validate_code
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Camera, SurfaceBinding
+
+CHIN_LANDMARK, NECK_BELOW_CHIN_M, NECK_SLOPE = 152, 0.03, 0.25
+"""A head alone ends at a plane this far under the resting chin, in front, rising by the slope
+towards the nape (metres per metre): where head crops of photos end, too."""
+
+
+@dataclass(frozen=True)
+class PersonMesh:
+    """A person's surface; the first triangles are the template's, the last the clothes'.
+
+    Attributes:
+        template: Gives topology and expressions.
+        identity: Template coefficients; the shape also has a part that they do not express.
+        rest: Template vertices of the resting person, metres.
+        patches: Hair, where there is any, then clothes.
+        shown: Triangles that are drawn at all.
+    """
+
+    template: HeadTemplate
+    identity: Float[np.ndarray, "k"]
+    rest: Float[np.ndarray, "v 3"]
+    patches: tuple[GridPatch, ...]
+    shown: Bool[np.ndarray, "f"]
+    triangles: Int[np.ndarray, "f 3"]
+    chin: Float[np.ndarray, "3"]
+
+    @staticmethod
+    def build(
+        template: HeadTemplate,
+        identity: Float[np.ndarray, "k"],
+        rest: Float[np.ndarray, "v 3"],
+        patches: tuple[GridPatch, ...],
+    ) -> "PersonMesh":
+        """Join the parts; the template's lashes, solid bars, are not shown."""
+        triangles = [template.triangles.numpy()]
+        start = len(rest)
+        for patch in patches:
+            triangles.append(patch.triangles + start)
+            start += len(patch.offsets)
+        joined = np.concatenate(triangles).astype(np.int32)
+        shown = np.ones(len(joined), bool)
+        shown[: len(template.triangles)] = ~template.region_mask("eyelashes").numpy()
+        chin = template.landmarks(torch.from_numpy(rest))[CHIN_LANDMARK].numpy()
+        return PersonMesh(template, identity, rest, patches, shown, joined, chin)
+
+    @property
+    def num_template_triangles(self) -> int:
+        """Triangles below this number are the template's."""
+        return len(self.template.triangles)
+
+    @property
+    def clothes_vertex(self) -> int:
+        """First vertex of the clothes."""
+        return len(self.rest) + sum(len(patch.offsets) for patch in self.patches[:-1])
+
+    @property
+    def clothes_triangle(self) -> int:
+        """First triangle of the clothes."""
+        return len(self.triangles) - len(self.patches[-1].triangles)
+
+    def template_vertices(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "v 3"]:
+        """Vertices of the template's part in an expression, metres."""
+        code = validate_code("arkit_52", code)
+        used = np.flatnonzero(code)
+        basis = self.template.expression_basis.numpy().reshape(len(code), -1)
+        return self.rest + (code[used] @ basis[used]).reshape(-1, 3)
+
+    def vertices(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "n 3"]:
+        """Vertices of the whole mesh in an expression, metres."""
+        moved = self.template_vertices(code)
+        return np.concatenate([moved, *(patch.vertices(moved) for patch in self.patches)])
+
+    def points(
+        self, surface: SurfaceBinding, code: Float[np.ndarray, "52"]
+    ) -> Float[Tensor, "*p 3"]:
+        """Where points of the surface are in an expression; 0 off the surface."""
+        ids = surface.triangle_ids.numpy()
+        corners = self.vertices(code)[self.triangles[ids.clip(0)]]
+        points = np.einsum("...kc,...k->...c", corners, surface.barycentrics.numpy())
+        return torch.from_numpy((points * (ids >= 0)[..., None]).astype(np.float32))
+
+    def height_over_neck_cut(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+        """Signed height over the plane at which the head ends, metres; positive is kept."""
+        end = self.chin[1] - NECK_BELOW_CHIN_M + NECK_SLOPE * (self.chin[2] - points[..., 2])
+        return points[..., 1] - end
+
+    def visible_surface(self, camera: Camera, code: Float[np.ndarray, "52"]) -> SurfaceBinding:
+        """What a camera sees of the head alone at every pixel centre, (H, W)."""
+        vertices = self.vertices(code)
+        rows = np.flatnonzero(self.shown[: self.clothes_triangle])
+        fragments = native.rasterize_mesh(
+            vertices,
+            self.triangles[rows],
+            camera.intrinsics.double().numpy(),
+            camera.camera_from_head.double().numpy(),
+            camera.width,
+            camera.height,
+        )
+        ids = np.where(fragments.triangle_ids >= 0, rows[fragments.triangle_ids], -1)
+        heights = self.height_over_neck_cut(vertices)[self.triangles[ids.clip(0)]]
+        kept = (ids >= 0) & ((heights * fragments.barycentrics).sum(-1) > 0)
+        return SurfaceBinding(
+            torch.from_numpy(np.where(kept, ids, -1).astype(np.int64)),
+            torch.from_numpy(fragments.barycentrics * kept[..., None]),
+        )
