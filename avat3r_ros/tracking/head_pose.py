@@ -53,6 +53,9 @@ def camera_from_head_from_metric(
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
     if not error < 1e-3 or np.linalg.det(rotation) < 0:
         raise ValueError(f"expected a rotation, got {rotation.tolist()}")
+    # MediaPipe computes in single precision; what follows relies on an exact rotation.
+    u, _, vt = np.linalg.svd(rotation)
+    rotation = u @ vt
     translation_cm = metric_from_face_cm[:3, 3] + rotation @ SELLION_CANONICAL_CM
     # OpenCV's camera is MediaPipe's turned half round x. That matrix is CAMERA_FROM_HEAD_AXES: the
     # axes of metric space are those of the head of someone who looks straight at the camera.

@@ -22,7 +22,8 @@ from avat3r_ros.model_files import find_model, without_start_up_chatter
 
 logger = logging.getLogger(__name__)
 
-NUM_LANDMARKS = 478
+MIN_SQUARE_PX = 128
+"""Smaller pictures are not searched in parts."""
 
 _LANDMARK = np.dtype(
     {
@@ -35,7 +36,7 @@ _LANDMARK = np.dtype(
 """Start of the C struct of one landmark; its size is checked when the landmarker opens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RawFace:
     """One face as MediaPipe sees it.
 
@@ -57,6 +58,9 @@ class RawFace:
 
 class Landmarker:
     """Finds faces in images; close it, or use it as a context manager.
+
+    MediaPipe finds faces whose width is at least 11 % of the image's longer side (measured). Still
+    images without such a face are searched a second time in parts, down to half of that.
 
     Args:
         model_path: face_landmarker.task; searched for if None (model_files.py).
@@ -127,14 +131,36 @@ class Landmarker:
         """
         if self._task is None:
             raise RuntimeError("the landmarker is closed")
-        picture = self._image_class(image_format=self._srgb, data=image)
         if self._video:
             self._timestamp_ms = max(self._timestamp_ms + 1, timestamp_ms or 0)
-        height, width = image.shape[:2]
-        found = self._detect_c(picture) if self._result_class else self._detect_public(picture)
-        size = np.array([width, height], np.float32)
-        faces = [RawFace(xy * size, scores, matrix) for xy, scores, matrix in found]
+        faces = self._detect_at(image, 0, 0)
+        if not faces and not self._video:
+            faces = self._detect_small(image)
         return sorted(faces, key=lambda face: -face.area_px)
+
+    def _detect_at(self, image: np.ndarray, left: int, top: int) -> list[RawFace]:
+        """Faces of an image that is cut out of a larger one at (left, top)."""
+        picture = self._image_class(image_format=self._srgb, data=image)
+        found = self._detect_c(picture) if self._result_class else self._detect_public(picture)
+        size, corner = np.float32([image.shape[1], image.shape[0]]), np.float32([left, top])
+        return [RawFace(xy * size + corner, scores, matrix) for xy, scores, matrix in found]
+
+    def _detect_small(self, image: np.ndarray) -> list[RawFace]:
+        """Look again in overlapping squares: the detector sees 128 px of whatever it is given."""
+        height, width = image.shape[:2]
+        side = max(width, height) // 2
+        if side < MIN_SQUARE_PX:
+            return []
+        faces: list[RawFace] = []
+        for top in _starts(height, side):
+            for left in _starts(width, side):
+                square = np.ascontiguousarray(image[top : top + side, left : left + side])
+                for face in self._detect_at(square, left, top):
+                    # Squares overlap: of one face found twice, the larger was cut less.
+                    twins = [other for other in faces if _same_place(face, other)]
+                    if all(face.area_px > other.area_px for other in twins):
+                        faces = [other for other in faces if other not in twins] + [face]
+        return faces
 
     def close(self) -> None:
         """Free the native graph; calling it again does nothing."""
@@ -195,6 +221,22 @@ class Landmarker:
             scores = np.array([c.score for c in categories], np.float32)
             found.append((xy, _arkit_scores(scores, targets), np.asarray(matrix, np.float64)))
         return found
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where squares of this side begin along an image side, overlapping by half."""
+    last = max(0, length - side)
+    return sorted({min(i * side // 2, last) for i in range(2 * length // side)})
+
+
+def _same_place(a: RawFace, b: RawFace) -> bool:
+    """The boxes' centres lie in each other's boxes."""
+    boxes = [(face.landmarks_px.min(0), face.landmarks_px.max(0)) for face in (a, b)]
+    centres = [(low + high) / 2 for low, high in boxes]
+    return all(
+        bool(((low <= centre) & (centre <= high)).all())
+        for (low, high), centre in zip(boxes, reversed(centres), strict=True)
+    )
 
 
 def _c_result_class(module) -> type | None:

@@ -1,0 +1,266 @@
+"""The whole tracker on a real photo: what it sees, what it refuses, and what it remembers."""
+
+import cv2
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.geometry import intrinsics_matrix
+from avat3r_ros.model_files import find_model
+from avat3r_ros.tracking import FaceTracker, SmoothingConfig
+from avat3r_ros.tracking.landmarker import Landmarker
+from avat3r_ros.types import FaceState
+
+try:
+    find_model("face_landmarker")
+except FileNotFoundError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+RIGHT_EYE, LEFT_EYE, CHIN, NOSE_TIP = 33, 263, 152, 1
+
+
+@pytest.fixture(scope="module")
+def face_image() -> np.ndarray:
+    return np.ascontiguousarray(astronaut()[:300, 60:400])
+
+
+@pytest.fixture(scope="module")
+def blank() -> np.ndarray:
+    return np.full((240, 320, 3), 127, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stills():
+    with FaceTracker(running_mode="image") as tracker:
+        yield tracker
+
+
+@pytest.fixture(scope="module")
+def shared_video_tracker():
+    with FaceTracker() as opened:
+        yield opened
+
+
+@pytest.fixture
+def tracker(shared_video_tracker):
+    """One native tracker for all tests, with an empty past."""
+    shared_video_tracker.reset()
+    shared_video_tracker.set_neutral(None)
+    return shared_video_tracker
+
+
+def test_a_smiling_face(stills, face_image):
+    state = stills.track(face_image, 1.25)
+    assert (state.detected, state.num_faces, state.stamp_s) == (True, 1, 1.25)
+    assert state.landmarks_px.shape == (478, 2)
+    assert state.confidence > 0.9
+    assert state.code.shape == (52,) and state.code.dtype == np.float32
+    assert state.code.min() >= 0 and state.code.max() <= 1
+    for name in ("mouthSmileLeft", "mouthSmileRight"):
+        assert state.code[ARKIT_INDEX[name]] > 0.6
+    for name in ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "tongueOut"):
+        assert state.code[ARKIT_INDEX[name]] < 0.2
+    assert np.abs(state.gaze).max() < np.radians(15), "she looks at the camera"
+
+
+def test_left_is_the_subjects_left_and_pixels_are_pixels(stills, face_image):
+    points = stills.track(face_image, 0.0).landmarks_px
+    assert points[LEFT_EYE, 0] > points[RIGHT_EYE, 0] + 50, "not mirrored: her left is on the right"
+    assert points[CHIN, 1] > points[NOSE_TIP, 1] + 20
+    # Read off the picture: the tip of the nose, within 6 px.
+    assert np.linalg.norm(points[NOSE_TIP] - (165, 129)) < 6
+
+
+def test_the_head_is_upright_in_front_of_the_camera(stills, face_image):
+    pose = stills.track(face_image, 0.0).camera_from_head
+    np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
+    # Subject's left is image right, up is -y, out of the face is towards the camera.
+    assert pose[0, 0] > 0.9 and pose[1, 1] < -0.8 and pose[2, 2] < -0.8
+    assert 0.2 < pose[2, 3] < 1.0
+
+
+def test_the_known_camera_sets_the_distance_and_the_pose_reprojects(stills, face_image):
+    height, width = face_image.shape[:2]
+    for focal_px in (300.0, 600.0):
+        k = intrinsics_matrix(focal_px, width / 2, height / 2)
+        state = stills.track(face_image, 0.0, k)
+        sellion = k @ state.camera_from_head[:3, 3]
+        offset = sellion[:2] / sellion[2] - state.landmarks_px[168]
+        assert np.linalg.norm(offset) < 5, "the head's origin lies on the nose bridge"
+        per_focal = state.camera_from_head[2, 3] / focal_px
+        assert per_focal == pytest.approx(0.00145, rel=0.15)
+
+
+def test_pixel_centres_are_at_one_half(stills, face_image):
+    """Doubling every pixel doubles landmarks: no offset between 1x and 2x beyond the noise.
+
+    With centres at integers the difference would be +0.5 px in x and y.
+    """
+    single = stills.track(face_image, 0.0).landmarks_px
+    double = stills.track(face_image.repeat(2, 0).repeat(2, 1), 0.0).landmarks_px
+    # Measured: (0.36, 0.44) of the doubled image, of which MediaPipe's crop makes 0.3.
+    assert np.abs((double - 2 * single).mean(0)).max() < 1.0
+
+
+def test_turning_the_picture_over_swaps_the_sides(stills, face_image):
+    state = stills.track(face_image, 0.0)
+    mirrored = stills.track(np.ascontiguousarray(face_image[:, ::-1]), 0.0)
+    width = face_image.shape[1]
+    middle = (state.landmarks_px[LEFT_EYE, 0] + mirrored.landmarks_px[RIGHT_EYE, 0]) / 2
+    assert middle == pytest.approx(width / 2, abs=1.5)
+    yaw = [
+        np.arctan2(-s.camera_from_head[2, 0], -s.camera_from_head[2, 2]) for s in (state, mirrored)
+    ]
+    assert np.degrees(yaw[0] + yaw[1]) == pytest.approx(0.0, abs=4)
+
+
+def test_no_face_is_an_answer(tracker, blank, face_image):
+    state = tracker.track(blank, 0.0)
+    assert (state.detected, state.num_faces, state.confidence) == (False, 0, 0.0)
+    assert state.landmarks_px.shape == (0, 2) and not state.code.any()
+    np.testing.assert_array_equal(state.camera_from_head, np.eye(4))
+    assert tracker.track(face_image, 0.1).detected
+
+
+def test_the_larger_of_two_faces_is_reported(stills, face_image):
+    small = cv2.resize(face_image, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+    canvas = np.full((530, 340, 3), 150, np.uint8)
+    canvas[:225, :255] = small
+    canvas[230:] = face_image
+    state = stills.track(canvas, 0.0)
+    assert state.num_faces == 2
+    assert state.landmarks_px[:, 1].min() > 230
+
+
+def test_a_small_face_in_a_large_photo_is_found(stills, face_image):
+    """70 px of 1280: half of what MediaPipe sees at once."""
+    small = cv2.resize(face_image, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)
+    canvas = np.full((720, 1280, 3), 150, np.uint8)
+    canvas[200:440, 620:892] = small
+    state = stills.track(canvas, 0.0)
+    assert (state.detected, state.num_faces) == (True, 1)
+    alone = stills.track(small, 0.0)
+    offset = state.landmarks_px - alone.landmarks_px - (620, 200)
+    # Measured: mean 0.2 px, the crops of the network differ.
+    assert np.abs(offset.mean(0)).max() < 1.0
+    assert np.abs(state.code - alone.code).max() < 0.2
+
+
+def test_codes_equal_the_slow_public_way(face_image):
+    """Our reading of MediaPipe's C structs against its own conversion."""
+    with Landmarker(video=False) as landmarker:
+        assert landmarker._result_class is not None
+        fast = landmarker.detect(face_image)[0]
+        landmarker._result_class = None
+        slow = landmarker.detect(face_image)[0]
+    np.testing.assert_array_equal(fast.landmarks_px, slow.landmarks_px)
+    np.testing.assert_array_equal(fast.scores, slow.scores)
+    np.testing.assert_array_equal(fast.metric_from_face_cm, slow.metric_from_face_cm)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((10, 10, 3), np.uint8), "from 32 to 16384 px, got 10x10"),
+        (np.zeros((64, 64), np.uint8), r"uint8 RGB, got \(64, 64\) uint8"),
+        (np.zeros((64, 64, 4), np.uint8), r"got \(64, 64, 4\) uint8"),
+        (np.zeros((3, 64, 64), np.uint8), r"got \(3, 64, 64\) uint8"),
+        (np.full((64, 64, 3), np.nan, np.float32), "float32 with values that are not finite"),
+        (np.zeros((0, 0, 3), np.uint8), "got 0x0"),
+    ],
+)
+def test_images_that_cannot_be_tracked_are_refused(tracker, image, said):
+    with pytest.raises(ValueError, match=said):
+        tracker.track(image, 0.0)
+
+
+def test_a_refused_frame_leaves_the_tracker_as_it_was(tracker, face_image):
+    tracker.track(face_image, 5.0)
+    for bad in (np.zeros((4, 4, 3), np.uint8), face_image.astype(np.float32)):
+        with pytest.raises(ValueError, match="expected"):
+            tracker.track(bad, 5.1)
+    with pytest.raises(ValueError, match=r"5.000000 s before|lies 1.000000 s before"):
+        tracker.track(face_image, 4.0)
+    with pytest.raises(ValueError, match="finite stamp"):
+        tracker.track(face_image, float("nan"))
+    with pytest.raises(ValueError, match="pinhole intrinsics"):
+        tracker.track(face_image, 5.2, np.zeros((3, 3)))
+    assert tracker.track(face_image, 5.05).detected
+
+
+def test_equal_and_very_close_stamps_are_accepted(tracker, face_image):
+    """MediaPipe wants milliseconds that strictly increase; ours may repeat."""
+    states = [tracker.track(face_image, stamp) for stamp in (1e9, 1e9, 1e9 + 1e-4, 1e9 + 2e-4)]
+    assert all(state.detected for state in states)
+    np.testing.assert_array_equal(states[0].code, states[1].code)
+
+
+def test_reset_accepts_an_earlier_clock(tracker, face_image):
+    tracker.track(face_image, 100.0)
+    tracker.reset()
+    assert tracker.track(face_image, 1.0).detected
+
+
+def shifted(image, pixels):
+    return np.ascontiguousarray(np.roll(image, pixels, axis=1))
+
+
+def test_smoothing_follows_and_restarts_after_a_gap(tracker, face_image):
+    first = tracker.track(face_image, 0.0).camera_from_head[0, 3]
+    with FaceTracker(running_mode="image") as raw:
+        target = raw.track(shifted(face_image, 10), 0.0).camera_from_head[0, 3]
+    smoothed = tracker.track(shifted(face_image, 10), 0.033).camera_from_head[0, 3]
+    assert min(first, target) < smoothed < max(first, target)
+    after_gap = tracker.track(shifted(face_image, 10), 3.0).camera_from_head[0, 3]
+    assert abs(after_gap - target) < abs(smoothed - target)
+
+
+def test_calibration_makes_this_face_the_neutral_one(tracker, face_image):
+    """Half a smile is left of a smile at rest; here the tests' patience is the limit: 0.7."""
+    softer = cv2.GaussianBlur(face_image, (0, 0), 1.0)
+    states = [tracker.track(softer, i / 30) for i in range(6)]
+    raw = states[-1].code
+    if raw.max() > 0.7:  # this person smiles: an expression must be refused, and nothing change
+        with pytest.raises(ValueError, match="not a face at rest .*mouthSmile"):
+            tracker.calibrate_neutral(states)
+        assert tracker.neutral is None
+    neutral = np.minimum(raw, 0.6)
+    tracker.set_neutral(neutral)
+    code = tracker.track(softer, 1.0).code
+    np.testing.assert_allclose(code[neutral < 0.6], 0.0, atol=0.05)
+    # Calibrating again starts from raw scores, not from the calibrated ones.
+    with pytest.raises(ValueError, match="not a face at rest"):
+        tracker.calibrate_neutral([tracker.track(softer, 1.0 + i / 30) for i in range(1, 7)])
+    np.testing.assert_array_equal(tracker.neutral, neutral)
+
+
+def test_calibration_needs_states_of_this_tracker(tracker, face_image):
+    state = tracker.track(face_image, 0.0)
+    foreign = FaceState(**{**state.__dict__, "stamp_s": 77.0})
+    with pytest.raises(ValueError, match="77.000 s is not among the last"):
+        tracker.calibrate_neutral([foreign])
+    with pytest.raises(ValueError, match="at least 5 images"):
+        tracker.calibrate_neutral([state])
+    with pytest.raises(ValueError, match="below 1"):
+        tracker.set_neutral(np.ones(52))
+
+
+def test_wrong_settings_and_use_after_closing():
+    with pytest.raises(ValueError, match="running_mode 'video' or 'image', got 'live'"):
+        FaceTracker(running_mode="live")
+    with pytest.raises(ValueError, match="max_faces >= 1, got 0"):
+        FaceTracker(max_faces=0)
+    tracker = FaceTracker(smoothing=SmoothingConfig(), max_faces=1)
+    tracker.close()
+    tracker.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        tracker.track(np.zeros((64, 64, 3), np.uint8), 0.0)
+
+
+def test_a_missing_or_wrong_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.task: no such file"):
+        FaceTracker(tmp_path / "nowhere.task")
+    (tmp_path / "fake.task").write_bytes(b"not a model")
+    with pytest.raises(ValueError, match="fake.task: not the published face_landmarker"):
+        FaceTracker(tmp_path / "fake.task")
