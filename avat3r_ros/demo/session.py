@@ -106,10 +106,7 @@ def record(drive_s: float) -> tuple[Recording, Avatar, DemoRecorder]:
                 raise RuntimeError(f"node {', '.join(ended)} died; its last words are above")
 
         with recorder.timed("start"):
-            recorder.wait_for("all nodes", recorder.graph_ready, SETTLE_S = 6.0
-"""Time for the operator to finish turning the head after there are enough views."""
-
-START_TIMEOUT_S, check)
+            recorder.wait_for("all nodes", recorder.graph_ready, START_TIMEOUT_S, check)
         recorder.keep_drivers = True
         result = recorder.request_build()
         recorder.activate_camera()
