@@ -1,0 +1,200 @@
+"""Training samples: photos of one synthetic person from several sides, and what to predict.
+
+    seed ─► person ─┬─► V photos: own camera far from the others, own calm expression
+                    └─► targets: some expressions, each seen by some cameras around the face
+
+Cameras are exact here. What a fit to the photos' landmarks would say instead is the business of
+whoever turns photos into references (training/references.py).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from avat3r_ros.data.expressions import random_code, random_photo_code
+from avat3r_ros.data.heads import SyntheticHead
+from avat3r_ros.data.person_mesh import PersonMesh
+from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pose_matrix
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Camera
+
+HELD_OUT_SEEDS = range(0, 100_000)
+"""People for demos, tests and evaluation: never trained on."""
+
+TRAINING_SEEDS = range(1_000_000, 100_000_000)
+
+_HEAD_MIDDLE = np.array([0.0, 0.0, -0.07])
+"""What cameras look at, head frame, metres."""
+
+_HEAD_HEIGHT_M = 0.34
+"""What a target picture has to show around the middle."""
+
+
+@dataclass(frozen=True)
+class SyntheticPhoto:
+    """A photo of a person with its truth.
+
+    Attributes:
+        image: RGB.
+        matte: Share of each pixel that the person covers, clothes included.
+        camera: One camera.
+        code: `arkit_52`.
+    """
+
+    image: UInt8[np.ndarray, "h w 3"]
+    matte: Float[np.ndarray, "h w"]
+    camera: Camera
+    code: Float[np.ndarray, "52"]
+
+
+@dataclass(frozen=True)
+class TargetViews:
+    """Pictures of the head alone that a reconstruction is compared with.
+
+    Attributes:
+        images: RGB in [0, 1], background black.
+        masks: Coverage in [0, 1].
+        cameras: T cameras.
+        codes: `arkit_52` of each picture; several pictures share one.
+    """
+
+    images: Float[Tensor, "t 3 h w"]
+    masks: Float[Tensor, "t 1 h w"]
+    cameras: Camera
+    codes: Float[Tensor, "t 52"]
+
+
+@dataclass(frozen=True)
+class TrainingSample:
+    """One person: photos to reconstruct from, pictures to predict, and the true shape.
+
+    Attributes:
+        seed: Of the person and of everything else in the sample.
+        photos: V photos.
+        targets: T pictures.
+        mesh: The person in any expression.
+    """
+
+    seed: int
+    photos: list[SyntheticPhoto]
+    targets: TargetViews
+    mesh: PersonMesh
+
+
+def training_sample(
+    seed: int,
+    template: HeadTemplate,
+    *,
+    image_size: int = 256,
+    num_photos: int = 4,
+    num_codes: int = 4,
+    cameras_per_code: int = 2,
+) -> TrainingSample:
+    """Draw a person, photos and targets; the same arguments give the same sample.
+
+    Args:
+        seed: A member of `TRAINING_SEEDS` for training, of `HELD_OUT_SEEDS` for evaluation.
+        template: The head template.
+        image_size: Side of the targets, pixels; photos are twice as large.
+        num_photos: V.
+        num_codes: Target expressions.
+        cameras_per_code: Pictures of each target expression.
+    """
+    rng = np.random.default_rng([seed, 0x5A])
+    head = SyntheticHead(seed, template)
+    photos = []
+    focal = rng.uniform(1.1, 2.6)  # of the image's side; all photos come from one camera
+    for yaw, pitch in _farthest_directions(rng, num_photos):
+        camera = _photo_camera(rng, yaw, pitch, focal, 2 * image_size)
+        code = random_photo_code(rng)
+        window, rgba = head.render_portrait(camera, code)
+        photos.append(_photo(window, rgba, camera, code, rng))
+    images, masks, intrinsics, poses, codes = [], [], [], [], []
+    for _ in range(num_codes):
+        code = random_code(rng)
+        for _ in range(cameras_per_code):
+            camera = _target_camera(rng, image_size)
+            view = head.render(camera, code)
+            images.append(view.image)
+            masks.append(view.mask)
+            intrinsics.append(camera.intrinsics)
+            poses.append(camera.camera_from_head)
+            codes.append(torch.from_numpy(code))
+    return TrainingSample(
+        seed=seed,
+        photos=photos,
+        targets=TargetViews(
+            images=torch.stack(images),
+            masks=torch.stack(masks),
+            cameras=Camera(torch.stack(intrinsics), torch.stack(poses), image_size, image_size),
+            codes=torch.stack(codes),
+        ),
+        mesh=head.mesh,
+    )
+
+
+def _farthest_directions(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:
+    """Yaw and pitch of cameras: a random first, then greedily the farthest of random candidates."""
+    candidates = np.stack([rng.uniform(-0.75, 0.75, 24), rng.uniform(-0.35, 0.4, 24)], -1)
+    chosen = [0]
+    while len(chosen) < count:
+        gap = np.linalg.norm(candidates[:, None] - candidates[chosen], axis=-1).min(1)
+        chosen.append(int(gap.argmax()))
+    return [(float(yaw), float(pitch)) for yaw, pitch in candidates[chosen]]
+
+
+def _photo_camera(
+    rng: np.random.Generator, yaw: float, pitch: float, focal: float, size: int
+) -> Camera:
+    """A camera held by hand: the head fills half to three quarters of the photo, off centre."""
+    share = rng.uniform(0.55, 0.8)
+    distance = focal * _HEAD_HEIGHT_M / share
+    target = _HEAD_MIDDLE + rng.normal(0, 0.012, 3)
+    pose = _rolled(look_at_head(yaw, pitch, distance, target), rng.normal(0, np.radians(4)))
+    return _camera(intrinsics_matrix(focal * size, size / 2, size / 2), pose, size)
+
+
+def _target_camera(rng: np.random.Generator, size: int) -> Camera:
+    """A viewer around the face, sometimes close."""
+    yaw, pitch = rng.normal(0, 0.42), rng.normal(0, 0.22)
+    focal = rng.uniform(1.2, 2.4)
+    distance = focal * _HEAD_HEIGHT_M * rng.uniform(0.75, 1.15)
+    target = _HEAD_MIDDLE + rng.normal(0, 0.008, 3)
+    pose = look_at_head(float(np.clip(yaw, -1.2, 1.2)), float(np.clip(pitch, -0.6, 0.6)), distance,
+                        target)  # fmt: skip
+    return _camera(intrinsics_matrix(focal * size, size / 2, size / 2), pose, size)
+
+
+def _rolled(camera_from_head: np.ndarray, angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    roll = pose_matrix(np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), np.zeros(3))
+    return roll @ camera_from_head
+
+
+def _camera(intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Camera:
+    return Camera(
+        torch.tensor(intrinsics, dtype=torch.float32),
+        torch.tensor(pose, dtype=torch.float32),
+        size,
+        size,
+    )
+
+
+def _photo(
+    window: tuple[slice, slice],
+    rgba: np.ndarray,
+    camera: Camera,
+    code: np.ndarray,
+    rng: np.random.Generator,
+) -> SyntheticPhoto:
+    """Set the person before a plain wall, with the noise and exposure of a camera."""
+    image = np.broadcast_to(rng.uniform(0.2, 0.9, 3), (camera.height, camera.width, 3)).copy()
+    matte = np.zeros((camera.height, camera.width), np.float32)
+    image[window] = image[window] * (1 - rgba[..., 3:]) + rgba[..., :3]
+    matte[window] = rgba[..., 3]
+    image *= rng.uniform(0.97, 1.03)
+    image += rng.normal(0, 0.006, image.shape)
+    return SyntheticPhoto((image * 255 + 0.5).clip(0, 255).astype(np.uint8), matte, camera, code)
