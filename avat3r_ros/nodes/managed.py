@@ -112,6 +112,8 @@ class ManagedNode(LifecycleNode):
             try:
                 work(self._stop)
             except Exception:
+                if not self.context.ok():
+                    return  # told to end: publishers were gone before this thread was asked to stop
                 self.failed = True
                 self.get_logger().fatal(f"{name} failed unexpectedly:\n{traceback.format_exc()}")
                 rclpy.try_shutdown(context=self.context)
