@@ -1,66 +1,81 @@
-"""Image and motion scores; images are RGB in [0, 1], channels first, scored inside a mask."""
+"""How good pictures and positions are: PSNR, SSIM, millimetres of moving points."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional
 
-SSIM_WINDOW_PX, SSIM_SIGMA_PX = 11, 1.5
-SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
-"""Constants of Wang et al., "Image quality assessment", 2004, for data in [0, 1]."""
+MOVING_FROM_M = 0.002
+"""Points that truly move farther than this between two expressions are moving points."""
+
+_SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
 
 
 def psnr(
-    prediction: Float[Tensor, "3 h w"],
-    target: Float[Tensor, "3 h w"],
-    mask: Float[Tensor, "1 h w"] | None = None,
-) -> Float[Tensor, ""]:
-    """Peak signal-to-noise ratio in dB; each pixel counts as far as the mask covers it.
+    image: Float[Tensor, "*b 3 h w"],
+    target: Float[Tensor, "*b 3 h w"],
+    mask: Float[Tensor, "*b 1 h w"] | None = None,
+) -> Float[Tensor, "*b"]:
+    """Peak signal-to-noise ratio of images in [0, 1], decibels; infinite if equal.
 
-    Raises:
-        ValueError: The mask is empty.
+    Args:
+        image: Clamped to [0, 1] first.
+        target: What it should be.
+        mask: Weight of each pixel; all count the same if None. An empty mask gives nan.
     """
-    squared = (prediction - target).square().mean(0, keepdim=True)
-    if mask is None:
-        mask = torch.ones_like(squared)
-    if not mask.sum() > 0:
-        raise ValueError("expected a mask with at least one pixel, got an empty one")
-    error = (squared * mask).sum() / mask.sum()
-    return -10.0 * torch.log10(error.clamp(min=1e-10))
+    squared = (image.clamp(0, 1) - target).square().mean(-3, keepdim=True)
+    weight = torch.ones_like(squared) if mask is None else mask
+    error = (squared * weight).sum((-3, -2, -1)) / weight.sum((-3, -2, -1))
+    return -10 * error.log10()
 
 
 def ssim_map(
-    prediction: Float[Tensor, "*b 3 h w"], target: Float[Tensor, "*b 3 h w"]
-) -> Float[Tensor, "*b 3 h w"]:
-    """Structural similarity of every pixel's surroundings (Gaussian window), in [-1, 1]."""
-    offsets = torch.arange(SSIM_WINDOW_PX, device=prediction.device) - SSIM_WINDOW_PX // 2
-    kernel = torch.exp(-offsets.to(prediction.dtype).square() / (2 * SSIM_SIGMA_PX**2))
-    kernel = kernel / kernel.sum()
+    image: Float[Tensor, "b 3 h w"], target: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, "b 1 h w"]:
+    """Structural similarity at every pixel, mean over colours, differentiable.
 
-    def blur(images: Tensor) -> Tensor:
-        flat = images.reshape(-1, 1, *images.shape[-2:])
-        flat = functional.pad(flat, [SSIM_WINDOW_PX // 2] * 4, mode="reflect")
-        flat = functional.conv2d(flat, kernel.view(1, 1, 1, -1))
-        return functional.conv2d(flat, kernel.view(1, 1, -1, 1)).reshape(images.shape)
+    Gaussian window of 11 pixels, constants for images in [0, 1]; outside the image is black.
+    Source: Wang et al., "Image quality assessment: from error visibility to structural
+    similarity", 2004, equation 13.
+    """
+    offsets = torch.arange(_SSIM_WINDOW, dtype=image.dtype, device=image.device)
+    weights = torch.exp(-((offsets - _SSIM_WINDOW // 2) ** 2) / (2 * _SSIM_SIGMA**2))
+    weights = (weights / weights.sum()).view(1, 1, 1, -1)
 
-    mean_p, mean_t = blur(prediction), blur(target)
-    var_p = blur(prediction.square()) - mean_p.square()
-    var_t = blur(target.square()) - mean_t.square()
-    covariance = blur(prediction * target) - mean_p * mean_t
-    luminance = (2 * mean_p * mean_t + SSIM_C1) / (mean_p.square() + mean_t.square() + SSIM_C1)
-    structure = (2 * covariance + SSIM_C2) / (var_p + var_t + SSIM_C2)
-    return luminance * structure
+    stacked = torch.cat([image, target, image * image, target * target, image * target])
+    flat = stacked.flatten(0, 1)[:, None]
+    half = _SSIM_WINDOW // 2
+    flat = torch.nn.functional.conv2d(flat, weights, padding=(0, half))
+    flat = torch.nn.functional.conv2d(flat, weights.transpose(-1, -2), padding=(half, 0))
+    mean_a, mean_b, aa, bb, ab = flat.view(stacked.shape).chunk(5)
+    c1, c2 = 0.01**2, 0.03**2
+    top = (2 * mean_a * mean_b + c1) * (2 * (ab - mean_a * mean_b) + c2)
+    bottom = (mean_a**2 + mean_b**2 + c1) * ((aa - mean_a**2) + (bb - mean_b**2) + c2)
+    return (top / bottom).mean(1, keepdim=True)
 
 
 def ssim(
-    prediction: Float[Tensor, "3 h w"],
-    target: Float[Tensor, "3 h w"],
-    mask: Float[Tensor, "1 h w"] | None = None,
+    image: Float[Tensor, "b 3 h w"],
+    target: Float[Tensor, "b 3 h w"],
+    mask: Float[Tensor, "b 1 h w"] | None = None,
+) -> Float[Tensor, "b"]:
+    """Mean structural similarity, inside a mask where one is given."""
+    values = ssim_map(image.clamp(0, 1), target)
+    weight = torch.ones_like(values) if mask is None else mask
+    return (values * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3))
+
+
+def moving_points(
+    truth: Float[Tensor, "*b p 3"], before: Float[Tensor, "*b p 3"]
+) -> Bool[Tensor, "*b p"]:
+    """Points that truly move between two expressions."""
+    return (truth - before).norm(dim=-1) > MOVING_FROM_M
+
+
+def mean_distance_mm(
+    positions: Float[Tensor, "*b p 3"],
+    truth: Float[Tensor, "*b p 3"],
+    chosen: Bool[Tensor, "*b p"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean structural similarity inside the mask."""
-    values = ssim_map(prediction, target).mean(0, keepdim=True)
-    if mask is None:
-        return values.mean()
-    if not mask.sum() > 0:
-        raise ValueError("expected a mask with at least one pixel, got an empty one")
-    return (values * mask).sum() / mask.sum()
+    """Mean distance of points from where they should be, millimetres; nan if none is chosen."""
+    distance = (positions - truth).norm(dim=-1) * 1000
+    return distance.mean() if chosen is None else distance[chosen].mean()

@@ -1,0 +1,264 @@
+"""From photos with known truth to what the network gets, through the same stages as in use.
+
+    photos ─► observed landmarks ─► template fit ─► crops ─► position maps ─► ReferenceViews
+         (tracker's errors imitated)    (capture)             (priors)
+    truth: surface under every crop pixel, and the similarity between the fit's head frame and ours
+
+A fit has errors in identity, pose, focal length and expression that the network is there to
+correct; random numbers would miss how they hang together. `prior="exact"` skips them.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
+from avat3r_ros.data.person_mesh import PersonMesh
+from avat3r_ros.data.sampling import SyntheticPhoto, TargetViews, TrainingSample
+from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.priors.template import position_maps
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Camera, FaceState, ReferenceViews, SurfaceBinding
+
+Prior = Literal["exact", "fitted"]
+
+LANDMARK_NOISE = 0.004
+"""Spread of each landmark around its true place, relative to the face's height. Ours."""
+
+LANDMARK_WARP = 0.006
+"""Spread of the smooth part of the landmarks' error (a quadratic in the image), likewise."""
+
+CODE_GAIN, CODE_NOISE = (0.6, 1.0), 0.05
+"""A tracker's scores: too small by this factor, off by about this much."""
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """`a_from_b` with a scale: points_a = scale * rotation @ points_b + translation."""
+
+    scale: float
+    rotation: Float[np.ndarray, "3 3"]
+    translation: Float[np.ndarray, "3"]
+
+    def points(self, points: Float[Tensor, "*p 3"]) -> Float[Tensor, "*p 3"]:
+        """Map points from b to a."""
+        rotation = torch.from_numpy(self.rotation).to(points)
+        return self.scale * points @ rotation.T + torch.from_numpy(self.translation).to(points)
+
+    def cameras(self, cameras: Camera) -> Camera:
+        """Turn cameras of the frame b into those of the frame a that take the same pictures.
+
+        Distances in the camera frame grow by the scale, which a picture does not show.
+        """
+        rotation = torch.from_numpy(self.rotation).to(cameras.camera_from_head)
+        translation = torch.from_numpy(self.translation).to(cameras.camera_from_head)
+        pose = cameras.camera_from_head.clone()
+        pose[..., :3, :3] = pose[..., :3, :3] @ rotation.T
+        pose[..., :3, 3] = self.scale * pose[..., :3, 3] - pose[..., :3, :3] @ translation
+        return replace(cameras, camera_from_head=pose)
+
+
+@dataclass(frozen=True)
+class Person:
+    """References of one person as the network gets them, and the truth in the references' frame.
+
+    Attributes:
+        seed: Of the sample.
+        views: References.
+        surfaces: True surface under every pixel of the references; -1 where there is none.
+        fit_from_true: Maps true head-frame points to the head frame of `views`.
+        mesh: The person's true shape, in its own frame.
+        targets: What to predict; cameras in the frame of `views`.
+        photo_codes: True expression of each reference; `views.codes` is what a fit made of it.
+    """
+
+    seed: int
+    views: ReferenceViews
+    surfaces: SurfaceBinding
+    fit_from_true: Similarity
+    mesh: PersonMesh
+    targets: TargetViews
+    photo_codes: Float[Tensor, "v 52"]
+
+    def true_positions(
+        self, pixels: Int[Tensor, "p"], codes: Float[Tensor, "c 52"]
+    ) -> Float[Tensor, "c p 3"]:
+        """Where the surface under some reference pixels is in some expressions.
+
+        Args:
+            pixels: Indices into the flattened (V, H, W) grid, all with a surface.
+            codes: Target expressions.
+        """
+        surface = SurfaceBinding(
+            self.surfaces.triangle_ids.flatten()[pixels],
+            self.surfaces.barycentrics.reshape(-1, 3)[pixels],
+        )
+        points = [self.mesh.points(surface, code.numpy()) for code in codes]
+        return self.fit_from_true.points(torch.stack(points))
+
+    def photographed_positions(self, pixels: Int[Tensor, "p"]) -> Float[Tensor, "p 3"]:
+        """Where the surface under some reference pixels was when its photo was taken."""
+        in_each = self.true_positions(pixels, self.photo_codes)
+        views = pixels // self.views.masks[0].numel()
+        return in_each[views, torch.arange(len(pixels))]
+
+
+def person_from_sample(sample: TrainingSample, image_size: int, prior: Prior) -> Person:
+    """Make the references of a sample.
+
+    Args:
+        sample: A person.
+        image_size: Side of the crops, pixels.
+        prior: "fitted" goes through the template fit as real photos do; "exact" uses true cameras,
+            identity, expressions and surface points.
+
+    Raises:
+        ValueError: There is no such prior.
+    """
+    if prior not in get_args(Prior):
+        raise ValueError(f"expected a prior of {get_args(Prior)}, got {prior!r}")
+    template = sample.mesh.template
+    truth = _true_fit(sample)
+    if prior == "exact":
+        fit, fit_from_true = truth, Similarity(1.0, np.eye(3), np.zeros(3))
+    else:
+        rng = np.random.default_rng([sample.seed, 0xF17])
+        fit = fit_template(_observations(sample, rng), template)
+        fit_from_true = align(
+            template, sample.mesh.rest, template.vertices(torch.from_numpy(fit.identity)).numpy()
+        )
+    images = [photo.image for photo in sample.photos]
+    crops = crop_heads(images, [p.matte for p in sample.photos], fit, template, image_size)
+    views = position_maps(crops, template)
+    surfaces = _true_surfaces(sample.photos, sample.mesh, fit, crops.cameras)
+    if prior == "exact":
+        views = _with_true_positions(views, surfaces, sample)
+    targets = replace(sample.targets, cameras=fit_from_true.cameras(sample.targets.cameras))
+    return Person(
+        seed=sample.seed,
+        views=views,
+        surfaces=surfaces,
+        fit_from_true=fit_from_true,
+        mesh=sample.mesh,
+        targets=targets,
+        photo_codes=torch.from_numpy(truth.codes),
+    )
+
+
+def align(
+    template: HeadTemplate, true_rest: Float[np.ndarray, "v 3"], fit_rest: Float[np.ndarray, "v 3"]
+) -> Similarity:
+    """Similarity that lays the true resting face over the fitted one (Umeyama, 1991)."""
+    rows = np.unique(template.triangles[template.region_mask("skin", "lips", "brows")].numpy())
+    source, target = true_rest[rows].astype(np.float64), fit_rest[rows].astype(np.float64)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    covariance = (target - target_mean).T @ (source - source_mean) / len(rows)
+    u, singular, vt = np.linalg.svd(covariance)
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = u @ np.diag(signs) @ vt
+    scale = (singular * signs).sum() / ((source - source_mean) ** 2).sum(1).mean()
+    return Similarity(float(scale), rotation, target_mean - scale * rotation @ source_mean)
+
+
+def _true_fit(sample: TrainingSample) -> TemplateFit:
+    photos = sample.photos
+    return TemplateFit(
+        identity=sample.mesh.identity,
+        codes=np.stack([photo.code for photo in photos]),
+        intrinsics=np.stack([photo.camera.intrinsics.double().numpy() for photo in photos]),
+        camera_from_head=np.stack(
+            [photo.camera.camera_from_head.double().numpy() for photo in photos]
+        ),
+        residual_px=np.zeros(len(photos), np.float32),
+    )
+
+
+def _observations(sample: TrainingSample, rng: np.random.Generator) -> list[FaceObservation]:
+    """What a tracker would report: true landmarks and scores with its kinds of error."""
+    template = sample.mesh.template
+    weights = template.landmark_weights.numpy()
+    # Errors of a landmark repeat over the photos of a person: half of them are the person's.
+    own = rng.normal(0, LANDMARK_NOISE, (len(weights), 2))
+    gain = rng.uniform(*CODE_GAIN, 52)
+    observations = []
+    for photo in sample.photos:
+        camera = photo.camera
+        vertices = torch.from_numpy(sample.mesh.template_vertices(photo.code))
+        pose = camera.camera_from_head
+        points = template.landmarks(vertices) @ pose[:3, :3].T + pose[:3, 3]
+        pixels = points @ camera.intrinsics.T
+        landmarks = (pixels[:, :2] / pixels[:, 2:]).double().numpy()
+        middle, height = landmarks.mean(0), float(np.ptp(landmarks[:, 1]))
+        x, y = ((landmarks - middle) / height).T
+        smooth = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
+        error = own + rng.normal(0, LANDMARK_NOISE, landmarks.shape)
+        error /= np.maximum(weights, 0.3)[:, None]
+        error += smooth @ rng.normal(0, LANDMARK_WARP, (6, 2))
+        code = gain * photo.code + rng.normal(0, CODE_NOISE, 52)
+        code[ARKIT_INDEX["tongueOut"]] = 0.0
+        observations.append(
+            FaceObservation(
+                FaceState(
+                    stamp_s=0.0,
+                    detected=True,
+                    confidence=1.0,
+                    code=code.clip(0, 1).astype(np.float32),
+                    gaze=np.zeros(2),
+                    camera_from_head=camera.camera_from_head.double().numpy(),
+                    landmarks_px=landmarks + height * error,
+                ),
+                camera.width,
+                camera.height,
+            )
+        )
+    return observations
+
+
+def _true_surfaces(
+    photos: list[SyntheticPhoto], mesh: PersonMesh, fit: TemplateFit, crops: Camera
+) -> SurfaceBinding:
+    """The person's surface under the crops' pixels.
+
+    A crop is a window of its photo; the window is read off the two intrinsics of the fit.
+    """
+    ids, barycentrics = [], []
+    for index, photo in enumerate(photos):
+        crop_k, photo_k = crops.intrinsics[index].double(), torch.from_numpy(fit.intrinsics[index])
+        scale = crop_k[0, 0] / photo_k[0, 0]
+        intrinsics = scale * photo.camera.intrinsics.double()
+        intrinsics[:2, 2] += crop_k[:2, 2] - scale * photo_k[:2, 2]
+        intrinsics[2, 2] = 1.0
+        camera = Camera(intrinsics, photo.camera.camera_from_head, crops.width, crops.height)
+        surface = mesh.visible_surface(camera, photo.code)
+        ids.append(surface.triangle_ids)
+        barycentrics.append(surface.barycentrics)
+    return SurfaceBinding(torch.stack(ids), torch.stack(barycentrics))
+
+
+def _with_true_positions(
+    views: ReferenceViews, surfaces: SurfaceBinding, sample: TrainingSample
+) -> ReferenceViews:
+    """Replace the template's surface points by the person's, wherever the person has a surface."""
+    positions = torch.stack(
+        [
+            sample.mesh.points(
+                SurfaceBinding(surfaces.triangle_ids[v], surfaces.barycentrics[v]), photo.code
+            )
+            for v, photo in enumerate(sample.photos)
+        ]
+    ).permute(0, 3, 1, 2)
+    known = (surfaces.triangle_ids >= 0)[:, None] & (views.masks > 0)
+    on_template = known[:, 0] & (surfaces.triangle_ids < sample.mesh.num_template_triangles)
+    return replace(
+        views,
+        position_maps=torch.where(known, positions, views.position_maps),
+        binding=SurfaceBinding(
+            torch.where(on_template, surfaces.triangle_ids, -1),
+            torch.where(on_template[..., None], surfaces.barycentrics, 0.0),
+        ),
+    )

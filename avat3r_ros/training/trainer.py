@@ -1,0 +1,319 @@
+"""Training: geometry of many expressions first, pictures second with geometry kept.
+
+A run folder holds config.json, log.jsonl (one line of scalars every few steps), checkpoint.pt (the
+newest complete state) and, in the end, network/ (averaged weights, for `load_network`) and
+evaluation.json. Every choice is a function of (seed, step), so a resumed run continues exactly.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from avat3r_ros.data.sampling import TRAINING_SEEDS
+from avat3r_ros.model import Avat3r, Avat3rConfig, preset, save_network
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.evaluation import evaluate_network
+from avat3r_ros.training.people import Crowd
+from avat3r_ros.training.references import Prior
+from avat3r_ros.training.steps import StepConfig, step_loss
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.pt"
+LOG_EVERY = 20
+MAX_BAD_STEPS = 10
+"""Steps in a row with a loss or gradient that is not finite before a run gives up."""
+
+PEOPLE_PER_SEED = 1_000_000
+"""Runs with different seeds train on different people."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training run.
+
+    Attributes:
+        preset: Network preset; `network` overrides it.
+        steps: Optimiser steps.
+        seed: Of weights, people and all choices.
+        prior: "fitted": references go through the template fit, with its errors, as in use.
+            "exact": true cameras and positions.
+        geometry_share: Share of the steps before pictures are looked at.
+        people_per_step: People averaged over in a step; more: less noise, slower.
+        crowd_size: People at hand at any time.
+        steps_per_person: Steps until a person is replaced; at least `crowd_size`.
+        workers: Processes that make people ahead of time.
+        learning_rate: At the end of warm-up; falls to a twentieth along a cosine.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Of AdamW, on matrices only.
+        clip_norm: Largest norm of the gradient.
+        ema: Decay per step of the averaged weights; larger averages over more steps.
+        checkpoint_minutes: Time between checkpoints.
+        evaluation_people: Held-out people scored in the end; 0 scores none.
+        threads: Threads of torch; None leaves them as they are.
+        step: What a step looks at.
+        network: Configuration of the network; the preset's if None.
+    """
+
+    preset: str = "tiny"
+    steps: int = 20_000
+    seed: int = 0
+    prior: Prior = "fitted"
+    geometry_share: float = 0.4
+    people_per_step: int = 2
+    crowd_size: int = 32
+    steps_per_person: int = 640
+    workers: int = 1
+    learning_rate: float = 4e-4
+    warmup_steps: int = 200
+    weight_decay: float = 0.02
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    checkpoint_minutes: float = 5.0
+    evaluation_people: int = 8
+    threads: int | None = None
+    step: StepConfig = StepConfig()
+    network: Avat3rConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.people_per_step < 1 or self.seed < 0:
+            raise ValueError(
+                f"expected steps >= 1, people_per_step >= 1 and seed >= 0, got {self.steps}, "
+                f"{self.people_per_step} and {self.seed}"
+            )
+        if not self.people_per_step <= self.crowd_size <= self.steps_per_person:
+            raise ValueError(
+                "expected people_per_step <= crowd_size <= steps_per_person, got "
+                f"{self.people_per_step}, {self.crowd_size} and {self.steps_per_person}"
+            )
+        for name in ("geometry_share", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
+
+    def network_config(self) -> Avat3rConfig:
+        """Configuration of the network that is trained."""
+        return preset(self.preset) if self.network is None else self.network
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data, the network's configuration spelled out."""
+        return dataclasses.asdict(self) | {"network": self.network_config().to_json()}
+
+
+def train(
+    config: TrainingConfig,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    template: HeadTemplate | None = None,
+    stop_after: int | None = None,
+) -> Path:
+    """Train a network.
+
+    Args:
+        config: The run.
+        output: Run folder; created. Without `resume` it must not hold a run yet.
+        resume: Continue from the newest checkpoint, if there is one. The configuration must be that
+            of the run; only `steps` may differ (the learning rate then follows the new length).
+        template: Head template; the shipped one if None.
+        stop_after: Leave after this many steps of this call, with a checkpoint.
+
+    Returns:
+        The folder of the trained network (`load_network` reads it), or of the run when stopped.
+
+    Raises:
+        ValueError: The folder holds another run, or a run although `resume` is off.
+        RuntimeError: The loss stays non-finite.
+    """
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    run = _Run(config, folder, template)
+    if (folder / CHECKPOINT).is_file():
+        if not resume:
+            raise ValueError(f"{folder} holds a run already: resume it or name another folder")
+        run.load()
+    _write_json(folder / "config.json", config.to_json())
+    last = config.steps if stop_after is None else min(config.steps, run.step + stop_after)
+    with Crowd(
+        config.network_config(),
+        config.prior,
+        size=config.crowd_size,
+        steps_per_person=config.steps_per_person,
+        first_seed=TRAINING_SEEDS.start + config.seed * PEOPLE_PER_SEED % 90_000_000,
+        workers=0 if template is not None else config.workers,
+        template=template,
+    ) as crowd:
+        run.advance(last, crowd)
+    if run.step < config.steps:
+        return folder
+    return run.finish()
+
+
+class _Run:
+    """The state of a run: weights, their average, the optimiser, the step."""
+
+    def __init__(self, config: TrainingConfig, folder: Path, template: HeadTemplate | None) -> None:
+        self.config, self.folder = config, folder
+        self.step, self._bad_steps = 0, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.network = Avat3r(config.network_config(), template)
+        self.network.train()
+        matrices = [p for p in self.network.parameters() if p.dim() > 1]
+        others = [p for p in self.network.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.98),
+        )
+        self.average = {
+            name: value.detach().clone() for name, value in self.network.state_dict().items()
+        }
+
+    def advance(self, last: int, crowd: Crowd) -> None:
+        """Train up to a step, with checkpoints and a log."""
+        saved_at = time.monotonic()
+        recent: list[dict[str, float]] = []
+        progress = tqdm(
+            total=self.config.steps, initial=self.step, desc="train", unit=" steps", smoothing=0.02
+        )
+        with progress, open(self.folder / "log.jsonl", "a") as log:
+            while self.step < last:
+                crowd.prepare(self.step)
+                recent.append(self._one_step(crowd))
+                self.step += 1
+                progress.update()
+                if self.step % LOG_EVERY == 0 or self.step == last:
+                    means = {
+                        name: round(float(np.nanmean([s[name] for s in recent if name in s])), 5)
+                        for name in sorted({name for scalars in recent for name in scalars})
+                    }
+                    log.write(json.dumps({"step": self.step, **means}) + "\n")
+                    log.flush()
+                    progress.set_postfix_str(
+                        f"moving {means.get('moving_mm', math.nan):.2f} mm "
+                        f"(base {means.get('base_moving_mm', math.nan):.2f})"
+                    )
+                    recent = []
+                if time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes:
+                    self.save()
+                    saved_at = time.monotonic()
+        self.save()
+
+    def _one_step(self, crowd: Crowd) -> dict[str, float]:
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.step])
+        slots = rng.choice(config.crowd_size, config.people_per_step, replace=False)
+        people = [crowd.person(int(slot), self.step) for slot in slots]
+        rate = learning_rate(config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, scalars = step_loss(
+            self.network,
+            people,
+            config.step,
+            rng,
+            with_pictures=self.step >= config.geometry_share * config.steps,
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            self._bad_steps += 1
+            logger.warning("step %d: loss %s, gradient %s: left out", self.step, loss, norm)
+            if self._bad_steps >= MAX_BAD_STEPS:
+                raise RuntimeError(f"loss not finite in {MAX_BAD_STEPS} steps in a row")
+            return {"bad": 1.0}
+        self._bad_steps = 0
+        self.optimizer.step()
+        # The average follows faster in the beginning, or it would remember the start for long.
+        decay = min(config.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+        return scalars | {"loss": float(loss.detach()), "gradient": float(norm), "rate": rate}
+
+    def save(self) -> None:
+        """Replace the checkpoint in one move."""
+        state = {
+            "step": self.step,
+            "config": json.dumps(self.config.to_json()),
+            "network": self.network.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        temporary = self.folder / (CHECKPOINT + ".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / CHECKPOINT)
+
+    def load(self) -> None:
+        """Continue from the checkpoint."""
+        state = torch.load(self.folder / CHECKPOINT, weights_only=True)
+        theirs, ours = json.loads(state["config"]), json.loads(json.dumps(self.config.to_json()))
+        different = sorted(
+            key for key in ours
+            if theirs.get(key) != ours[key] and key not in ("steps", "workers", "threads",
+                                                            "checkpoint_minutes")
+        )  # fmt: skip
+        if different:
+            raise ValueError(f"{self.folder} holds a run with other settings of {different}")
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        _cut_log(self.folder / "log.jsonl", self.step)
+
+    def finish(self) -> Path:
+        """Write the averaged network and its scores."""
+        self.network.load_state_dict(self.average)
+        self.network.eval()
+        about: dict[str, Any] = {
+            "training": self.config.to_json(),
+            "steps": self.step,
+            "data": "synthetic heads made on the fly (avat3r_ros.data)",
+        }
+        if self.config.evaluation_people:
+            scores = evaluate_network(
+                self.network, range(self.config.evaluation_people), prior=self.config.prior
+            )
+            about["evaluation"] = scores
+            _write_json(self.folder / "evaluation.json", scores)
+        save_network(self.network, self.folder / "network", about=about)
+        return self.folder / "network"
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Warm-up, then a cosine down to a twentieth."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(temporary, path)
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop lines written after the checkpoint: those steps are done again."""
+    if path.is_file():
+        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in lines))
