@@ -17,11 +17,11 @@ from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, HeadCrops
 
-BOX_CENTER_HEAD_M = np.array([0.0, 0.008, -0.08])
+BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
 """Middle of the crop: the middle of the head with its hair, head frame."""
 
 BOX_SIZE_M = 0.32
-"""Side of the crop at the middle's distance: head and neck, and 5 cm of hair above."""
+"""Side of the crop at the middle's distance: head and neck, and 4 cm of hair above."""
 
 CHIN_LANDMARK = 152
 
@@ -46,8 +46,8 @@ NECK_SOFTNESS_M = 0.006
 
 
 def crop_heads(
-    images: Sequence[UInt8[np.ndarray, "h w 3"]],
-    mattes: Sequence[Float[np.ndarray, "h w"]],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    mattes: Sequence[Float[np.ndarray, "_ _"]],
     fit: TemplateFit,
     template: HeadTemplate,
     image_size: int,
@@ -174,7 +174,9 @@ def _above_neck_cut(
 
     strand_px = max(int(round(HAIR_STRAND_M * intrinsics[0, 0] / axis[2] / 2)), 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * strand_px + 1, 2 * strand_px + 1))
-    off_head = (~on_head & (mask > 0.1)).astype(np.uint8)
+    # Gaps of a pixel or two, as between ear and skull, belong to the head.
+    closed = cv2.morphologyEx(on_head.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    off_head = ((closed == 0) & (mask > 0.1)).astype(np.uint8)
     _, parts = cv2.connectedComponents(cv2.erode(off_head, disc))
     hair_parts = np.setdiff1d(parts[over_chin > EYES_ABOVE_CHIN_M], 0)
     hair = cv2.dilate(np.isin(parts, hair_parts).astype(np.uint8), disc) > 0
