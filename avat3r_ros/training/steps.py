@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avat3r_ros.data.expressions import random_code
-from avat3r_ros.model.network import Avat3r, Prefix, subset_prefix
+from avat3r_ros.model import Avat3r, Prefix, subset_prefix
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.training.losses import (
     LossWeights,
@@ -77,7 +77,7 @@ def step_loss(
         if with_pictures:
             terms |= _picture_terms(network, one, prefix, config, rng)
         losses.append(total_loss(terms, config.weights))
-        scalars.append(measured | {name: float(value) for name, value in terms.items()})
+        scalars.append(measured | {name: float(value.detach()) for name, value in terms.items()})
     mean = {name: float(np.nanmean([scalar[name] for scalar in scalars])) for name in scalars[0]}
     return torch.stack(losses).mean(), mean
 
