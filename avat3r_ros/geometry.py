@@ -135,6 +135,30 @@ def transform_points(
     return points_b @ a_from_b[..., :3, :3].transpose(-1, -2) + a_from_b[..., None, :3, 3]
 
 
+def fit_similarity(
+    points_a: Float[np.ndarray, "n 3"], points_b: Float[np.ndarray, "n 3"]
+) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """Find scale, rotation and translation with a ~ scale * rotation @ b + translation.
+
+    Least squares over corresponding points (Umeyama, "Least-squares estimation of transformation
+    parameters between two point patterns", 1991).
+
+    Raises:
+        ValueError: Fewer than 3 points, or different numbers of them.
+    """
+    if points_a.shape != points_b.shape or len(points_a) < 3:
+        raise ValueError(
+            f"expected two equal sets of at least 3 points, got {points_a.shape}, {points_b.shape}"
+        )
+    mean_a, mean_b = points_a.mean(0), points_b.mean(0)
+    centered_a, centered_b = points_a - mean_a, points_b - mean_b
+    u, singular, vt = np.linalg.svd(centered_a.T @ centered_b)
+    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * signs) @ vt
+    scale = float((singular * signs).sum() / (centered_b**2).sum())
+    return scale, rotation, mean_a - scale * rotation @ mean_b
+
+
 def project_points(
     intrinsics: Float[Tensor, "*b 3 3"], points_camera: Float[Tensor, "*b n 3"]
 ) -> Float[Tensor, "*b n 2"]:

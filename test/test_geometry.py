@@ -126,3 +126,19 @@ def test_half_pixel_of_camera_info():
     assert ours[0, 2] == 256
     assert ours[1, 2] == 240
     assert np.array_equal(geometry.camera_info_from_intrinsics(ours), k)
+
+
+def test_similarity_is_recovered_and_never_mirrors():
+    rng = np.random.default_rng(0)
+    points_b = rng.normal(size=(40, 3))
+    rotation, translation = random_rotations(1, 5)[0], np.array([0.3, -1.0, 2.0])
+    scale, found, moved = geometry.fit_similarity(
+        1.7 * points_b @ rotation.T + translation, points_b
+    )
+    assert np.isclose(scale, 1.7)
+    assert np.allclose(found, rotation)
+    assert np.allclose(moved, translation)
+    _, mirrored, _ = geometry.fit_similarity(points_b * [-1, 1, 1], points_b)
+    assert np.isclose(np.linalg.det(mirrored), 1)
+    with pytest.raises(ValueError, match="at least 3 points"):
+        geometry.fit_similarity(points_b[:2], points_b[:2])

@@ -10,6 +10,7 @@ from avat3r_ros.animation import Animator
 from avat3r_ros.capture.video import VideoWriter
 from avat3r_ros.commands._arguments import head_camera
 from avat3r_ros.demo.scoring import DemoFrame, Truth
+from avat3r_ros.expression import arkit_code
 from avat3r_ros.pictures import contact_sheet, fit_square, uint8_image, write_png
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.types import Avatar
@@ -28,8 +29,7 @@ def write_contact_sheet(
     avatar: Avatar,
 ) -> None:
     """Draw references, driver beside avatar beside truth, and views nobody photographed."""
-    most_open = max(frames, key=lambda frame: float(frame.code.sum()))
-    gaussians = Animator(avatar).animate(most_open.code)
+    gaussians = Animator(avatar).animate(arkit_code(mouthSmile=0.5))
     novel = [
         uint8_image(
             render_gaussians(gaussians, head_camera(np.radians(yaw), np.radians(pitch), 0.6, 256))
@@ -46,7 +46,7 @@ def write_contact_sheet(
             ("avatar, as the renderer published it", [frame.rendered for frame in part]),
             ("truth from the same camera", [truth.picture for truth in true]),
         ]
-    rows.append((f"novel views, yaw and pitch {NOVEL_VIEWS_DEG} degrees", novel))
+    rows.append((f"novel views of a smile, yaw and pitch {NOVEL_VIEWS_DEG} degrees", novel))
     write_png(contact_sheet(rows, 224), path)
 
 

@@ -4,12 +4,14 @@ Every score is taken on what the renderer published, not on what the library cou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
+from avat3r_ros import geometry
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.pictures import uint8_image
@@ -62,9 +64,32 @@ class Truth:
     mask: Float[np.ndarray, "h w"]
 
 
-def true_view(head: SyntheticHead, frame: DemoFrame) -> Truth:
+def true_camera(camera: Camera, head: SyntheticHead, identity: Float[Tensor, "k"]) -> Camera:
+    """The renderer's camera as it stands to the operator's real head.
+
+    Photos leave open how large and how far away a head is, so the avatar's head frame differs from
+    the real one by a similarity. It is taken from the landmarks of both resting heads, and applied
+    to the camera: the truth is then seen from where the avatar was seen.
+
+    Args:
+        camera: A batch of one, relative to the avatar's head.
+        head: The operator.
+        identity: The avatar's template identity.
+    """
+    template = head.template
+    mine = template.landmarks(template.vertices(identity)).double().numpy()
+    true = template.landmarks(torch.from_numpy(head.mesh.rest)).double().numpy()
+    scale, rotation, translation = geometry.fit_similarity(mine, true)
+    pose = camera.camera_from_head[0].double().numpy()
+    moved = geometry.pose_matrix(
+        pose[:3, :3] @ rotation, (pose[:3, :3] @ translation + pose[:3, 3]) / scale
+    )
+    return replace(camera, camera_from_head=torch.tensor(moved, dtype=torch.float32)[None])
+
+
+def true_view(head: SyntheticHead, frame: DemoFrame, identity: Float[Tensor, "k"]) -> Truth:
     """Render the operator's head with the true code from the renderer's camera."""
-    view = head.render(frame.camera[0], frame.true_code)
+    view = head.render(true_camera(frame.camera, head, identity)[0], frame.true_code)
     return Truth(uint8_image(view.image.numpy()), view.mask[0].numpy())
 
 
