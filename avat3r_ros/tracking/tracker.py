@@ -217,8 +217,8 @@ class FaceTracker:
                 f"({last_s:.6f} s); drop the image, or call reset() if the clock was set back"
             )
         dt_s = 0.0 if last_s is None else stamp_s - last_s
-        # MediaPipe's own clock: starts at 0, never goes back, not even over a reset.
-        self._timestamp_ms += max(1, round(dt_s * 1000.0))
+        # MediaPipe's own clock: starts at 0 and never goes back, not even over a reset.
+        self._timestamp_ms += round(dt_s * 1000.0)
         self._last_stamp_s = float(stamp_s)
         if self._smoothing is not None and dt_s > self._smoothing.reset_gap_s:
             self._forget_face()

@@ -52,12 +52,14 @@ def test_large_photos_get_a_matte_of_their_size(matting):
 
 
 def test_the_other_person_is_left_out(matting):
-    pair = np.concatenate([astronaut()[:330, 40:400], astronaut()[:330, 40:400]], 1)
+    """Two heads inside one square; a strip of wall keeps them apart."""
+    head = astronaut()[:190, 128:328]
+    wall = np.full((190, 60, 3), 180, np.uint8)
+    pair = np.concatenate([head, wall, head], 1)
     left, top, right, bottom = FACE_BOX
-    first = matting.matte(pair, (left - 40, top, right - 40, bottom))
-    second = matting.matte(pair, (left + 320, top, right + 320, bottom))
-    face = (slice(80, 170), slice(150, 220))
-    other = (slice(80, 170), slice(510, 580))
+    first = matting.matte(pair, (left - 128, top, right - 128, bottom))
+    second = matting.matte(pair, (left + 132, top, right + 132, bottom))
+    face, other = (slice(80, 150), slice(70, 120)), (slice(80, 150), slice(330, 380))
     assert first[face].mean() > 0.95 and first[other].mean() < 0.05
     assert second[other].mean() > 0.95 and second[face].mean() < 0.05
 

@@ -9,7 +9,7 @@ from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.model_files import find_model
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
-from avat3r_ros.tracking.landmarker import Landmarker
+from avat3r_ros.tracking.landmarker import Landmarker, RawFace
 from avat3r_ros.types import FaceState
 
 try:
@@ -202,37 +202,84 @@ def test_reset_accepts_an_earlier_clock(tracker, face_image):
     assert tracker.track(face_image, 1.0).detected
 
 
-def shifted(image, pixels):
-    return np.ascontiguousarray(np.roll(image, pixels, axis=1))
+class Script:
+    """Stands in for the landmarker: one scripted list of faces per image."""
+
+    def __init__(self, *frames):
+        self.frames = list(frames)
+
+    def detect(self, image, timestamp_ms):
+        return self.frames.pop(0)
 
 
-def test_smoothing_follows_and_restarts_after_a_gap(tracker, face_image):
-    first = tracker.track(face_image, 0.0).camera_from_head[0, 3]
-    with FaceTracker(running_mode="image") as raw:
-        target = raw.track(shifted(face_image, 10), 0.0).camera_from_head[0, 3]
-    smoothed = tracker.track(shifted(face_image, 10), 0.033).camera_from_head[0, 3]
-    assert min(first, target) < smoothed < max(first, target)
-    after_gap = tracker.track(shifted(face_image, 10), 3.0).camera_from_head[0, 3]
-    assert abs(after_gap - target) < abs(smoothed - target)
+@pytest.fixture(scope="module")
+def seen(face_image):
+    with Landmarker(video=False) as landmarker:
+        return landmarker.detect(face_image)[0]
 
 
-def test_calibration_makes_this_face_the_neutral_one(tracker, face_image):
-    """Half a smile is left of a smile at rest; here the tests' patience is the limit: 0.7."""
-    softer = cv2.GaussianBlur(face_image, (0, 0), 1.0)
-    states = [tracker.track(softer, i / 30) for i in range(6)]
-    raw = states[-1].code
-    if raw.max() > 0.7:  # this person smiles: an expression must be refused, and nothing change
-        with pytest.raises(ValueError, match="not a face at rest .*mouthSmile"):
-            tracker.calibrate_neutral(states)
-        assert tracker.neutral is None
-    neutral = np.minimum(raw, 0.6)
-    tracker.set_neutral(neutral)
-    code = tracker.track(softer, 1.0).code
-    np.testing.assert_allclose(code[neutral < 0.6], 0.0, atol=0.05)
-    # Calibrating again starts from raw scores, not from the calibrated ones.
-    with pytest.raises(ValueError, match="not a face at rest"):
-        tracker.calibrate_neutral([tracker.track(softer, 1.0 + i / 30) for i in range(1, 7)])
-    np.testing.assert_array_equal(tracker.neutral, neutral)
+def moved(face, pixels=0.0, **scores):
+    code = face.scores.copy()
+    for name, score in scores.items():
+        code[ARKIT_INDEX[name]] = score
+    return RawFace(face.landmarks_px + np.float32([pixels, 0]), code, face.metric_from_face_cm)
+
+
+@pytest.fixture
+def scripted(tracker, monkeypatch, face_image):
+    """Track scripted faces at given stamps."""
+
+    def run(faces, stamps):
+        monkeypatch.setattr(tracker, "_landmarker", Script(*([f] if f else [] for f in faces)))
+        return [tracker.track(face_image, stamp) for stamp in stamps]
+
+    return run
+
+
+def x_of(state):
+    return state.camera_from_head[0, 3]
+
+
+@pytest.mark.parametrize("gap", ["time", "lost face", "another person"])
+def test_smoothing_starts_afresh_after_a_gap(scripted, seen, gap):
+    jump = 150.0 if gap == "another person" else 8.0
+    (target,) = scripted([moved(seen, jump)], [-1.0])
+    faces = [seen, *([None] if gap == "lost face" else []), moved(seen, jump)]
+    stamps = {"time": [0.0, 0.6], "lost face": [0.0, 0.03, 0.06]}.get(gap, [0.0, 0.03])
+    assert x_of(scripted(faces, stamps)[-1]) == x_of(target)
+
+
+def test_small_moves_are_smoothed(scripted, seen):
+    first, second = scripted([seen, moved(seen, 8.0, jawOpen=0.5)], [0.0, 0.03])
+    (target,) = scripted([moved(seen, 8.0, jawOpen=0.5)], [9.0])
+    assert x_of(first) < x_of(second) < x_of(target)
+    jaw = [state.code[ARKIT_INDEX["jawOpen"]] for state in (first, second, target)]
+    assert jaw[0] < jaw[1] < jaw[2] == 0.5
+    np.testing.assert_array_equal(second.landmarks_px, target.landmarks_px, "never smoothed")
+
+
+def test_calibration_makes_this_face_the_neutral_one(tracker, scripted, seen):
+    rest = moved(seen, mouthSmileLeft=0.3, mouthSmileRight=0.2, browDownLeft=0.4)
+    calm = [0.0, 0.03, 0.06, 0.09, 0.12, 0.15]
+    neutral = tracker.calibrate_neutral(scripted([rest] * 6, calm))
+    np.testing.assert_allclose(neutral, rest.scores, atol=1e-6)
+    (state,) = scripted([rest], [0.2])
+    np.testing.assert_allclose(state.code, 0.0, atol=1e-6)
+    # Once more: raw scores are looked up, the calibrated ones would give 0.
+    again = tracker.calibrate_neutral(scripted([rest] * 6, [1.0 + stamp for stamp in calm]))
+    np.testing.assert_allclose(again, rest.scores, atol=1e-6)
+    tracker.set_neutral(None)
+    (state,) = scripted([rest], [2.0])
+    np.testing.assert_allclose(state.code, rest.scores, atol=1e-6)
+
+
+def test_a_refused_calibration_changes_nothing(tracker, scripted, seen):
+    tracker.set_neutral(np.full(52, 0.1))
+    smiling = moved(seen, mouthSmileLeft=0.9)
+    states = scripted([smiling] * 6, [0.0, 0.03, 0.06, 0.09, 0.12, 0.15])
+    with pytest.raises(ValueError, match="not a face at rest .*mouthSmileLeft"):
+        tracker.calibrate_neutral(states)
+    np.testing.assert_allclose(tracker.neutral, 0.1)
 
 
 def test_calibration_needs_states_of_this_tracker(tracker, face_image):
