@@ -106,6 +106,8 @@ class LandmarkProblem:
         self.mean = at_landmarks(template.neutral.double().numpy())
         self.identity_basis = at_landmarks(template.identity_basis.double().numpy())
         self.expression_basis = at_landmarks(template.expression_basis.double().numpy())
+        self._identity_rows = self.identity_basis.reshape(len(self.identity_basis), -1)
+        self._expression_rows = self.expression_basis.reshape(len(self.expression_basis), -1)
         self.normals = template.vertex_normals(template.neutral).double().numpy()[corners].mean(1)
         landmark_weights = template.landmark_weights.double().numpy()
         if not landmark_weights.any():
@@ -180,11 +182,8 @@ class LandmarkProblem:
 
     def _head_points(self, state: FitState, view: int) -> np.ndarray:
         """Landmarks of one photo in the head frame, (478, 3)."""
-        return (
-            self.mean
-            + np.tensordot(state.identity, self.identity_basis, 1)
-            + np.tensordot(state.codes[view], self.expression_basis, 1)
-        )
+        offsets = state.identity @ self._identity_rows + state.codes[view] @ self._expression_rows
+        return self.mean + offsets.reshape(-1, 3)
 
     def _project(self, state: FitState, view: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Camera-frame landmarks, their pixels relative to the image centre, focal length."""

@@ -22,7 +22,7 @@ OFF_MESH_CONFIDENCE = 0.55
 MATTE_TOLERANCE_M = 0.012
 """How far outside another photo's matte they may project: so good are fits of skulls and hair."""
 
-OWNER_RADIUS_M = 0.01
+OWNER_RADIUS_M = 0.02
 """Size of the neighbourhood on the mesh that decides which view shows what is off the mesh."""
 
 FRONTAL_BONUS = 0.15
@@ -133,8 +133,8 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
         return confidence
     # What is off the mesh goes to the view that owns most of the mesh next to it.
     reach = OWNER_RADIUS_M / view.pixel_size_m()
-    owned = gaussian_filter(np.where(on & (confidence > 0.5), 1.0, 0.0), reach, truncate=8)
-    present = gaussian_filter(on.astype(float), reach, truncate=8)
+    owned = gaussian_filter(np.where(on & (confidence > 0.5), 1.0, 0.0), reach, truncate=6)
+    present = gaussian_filter(on.astype(float), reach, truncate=6)
     supported = (owned > 0.5 * present)[off]
     for other in views:
         if other is not view:
