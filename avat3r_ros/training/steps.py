@@ -37,8 +37,8 @@ class StepConfig:
         weights: Of the loss terms.
     """
 
-    points: int = 3000
-    codes: int = 6
+    points: int = 2500
+    codes: int = 4
     targets: int = 2
     weights: LossWeights = LossWeights()
 

@@ -70,7 +70,7 @@ class TrainingConfig:
     seed: int = 0
     prior: Prior = "fitted"
     geometry_share: float = 0.4
-    people_per_step: int = 2
+    people_per_step: int = 1
     crowd_size: int = 32
     steps_per_person: int = 640
     workers: int = 1
