@@ -67,6 +67,7 @@ class BuildWithCMake(build_py):
     """Adds what CMake made to what setuptools collects."""
 
     def run(self) -> None:
+        """Run CMake and note its files."""
         if self.editable_mode:
             sys.exit("avat3r: an editable install cannot hold ROS messages; run `make env` instead")
         super().run()
@@ -96,6 +97,7 @@ class BinaryDistribution(Distribution):
     """The wheel holds compiled messages, so it belongs to one platform and Python version."""
 
     def has_ext_modules(self) -> bool:
+        """See the class."""
         return True
 
 

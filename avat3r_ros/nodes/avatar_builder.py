@@ -145,7 +145,7 @@ class AvatarBuilderNode(ManagedNode):
         start_s = time.monotonic()
         result = BuildAvatar.Result()
         try:
-            built = self._build(goal, report, cancelled)
+            avatar, warnings = self._build(goal, report, cancelled)
         except BuildCancelledError as error:
             result.message = str(error)
             # Cancelled by the client, or because the node stops working.
@@ -156,9 +156,9 @@ class AvatarBuilderNode(ManagedNode):
         else:
             result.success = True
             result.message = "avatar built and published"
-            result.avatar_id = built.avatar.avatar_id
+            result.avatar_id = avatar.avatar_id
             result.path = goal.output_path
-            result.warnings = list(built.warnings)
+            result.warnings = warnings
             handle.succeed()
         result.duration_s = time.monotonic() - start_s
         return result
@@ -207,11 +207,12 @@ class AvatarBuilderNode(ManagedNode):
 
     def _build(
         self, goal: BuildAvatar.Goal, report: Report, cancelled: Callable[[], bool]
-    ) -> BuildResult:
+    ) -> tuple[Avatar, list[str]]:
+        """Build and publish; the avatar with its id, and its weaknesses."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("another build is under way")
         try:
-            built = self._build_alone(goal, report, cancelled)
+            return self._build_alone(goal, report, cancelled)
         except BuildCancelledError as error:
             state = BuilderStatus.EMPTY if self._avatar is None else BuilderStatus.READY
             self._report_state(state, str(error))
@@ -221,11 +222,10 @@ class AvatarBuilderNode(ManagedNode):
             raise
         finally:
             self._busy.release()
-        return built
 
     def _build_alone(
         self, goal: BuildAvatar.Goal, report: Report, cancelled: Callable[[], bool]
-    ) -> BuildResult:
+    ) -> tuple[Avatar, list[str]]:
         def progress(stage: str, fraction: float, capture: CaptureProgress | None = None) -> None:
             self._report_state(BuilderStatus.BUILDING, "", stage, fraction, capture)
             report(stage, fraction, capture)
@@ -265,7 +265,7 @@ class AvatarBuilderNode(ManagedNode):
         avatar = self._publish(avatar)
         for warning in built.warnings:
             self.get_logger().warning(warning)
-        return replace(built, avatar=avatar)
+        return avatar, list(built.warnings)
 
     def build_from_images(self, images: list[np.ndarray], **options: object) -> BuildResult:
         """The core's build; a test puts its own here."""

@@ -17,7 +17,7 @@ def package_prefix() -> Path:
     """
     try:
         return Path(get_package_prefix(PACKAGE))
-    except (PackageNotFoundError, LookupError):
+    except (PackageNotFoundError, OSError):  # OSError: AMENT_PREFIX_PATH is not set
         if (Path(sys.prefix) / "share" / PACKAGE).is_dir():
             return Path(sys.prefix)
         raise RuntimeError(
@@ -27,7 +27,7 @@ def package_prefix() -> Path:
 
 
 def share_file(*parts: str) -> Path:
-    """A file of share/avat3r, e.g. share_file("config", "telepresence.yaml")."""
+    """Path of a file of share/avat3r, given its folders and name."""
     return package_prefix() / "share" / PACKAGE / Path(*parts)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ class SourceLostError(RuntimeError):
     """No image could be had; the message says why. Trying again later may help."""
 
 
+@runtime_checkable
 class ImageSource(Protocol):
     """An open source of images."""
 

@@ -1,7 +1,7 @@
 """`avat3r telepresence`: the graph of telepresence.launch.py as plain processes.
 
-For machines without `ros2 launch`. Same nodes, same parameter files, same remappings; a test compares
-the two. No node is restarted in silence: one that dies is reported, and the others go on.
+For machines without `ros2 launch`. Same nodes, same parameter files, same remappings; a test
+compares the two. No node is restarted in silence: one that dies is reported, and the others go on.
 """
 
 import argparse

@@ -1,0 +1,99 @@
+"""Real rclpy in this process, on a DDS domain of its own."""
+
+import os
+import pathlib
+import sys
+import time
+
+import pytest
+
+# Before the first rclpy.init: other test runs on this machine must not be heard.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 200)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.setdefault("RCUTILS_COLORIZED_OUTPUT", "0")
+
+# Test folders are no packages; this makes node_stand_ins.py importable from the files beside it.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+
+class Graph:
+    """Nodes of one test and a probe node that listens and speaks for the test."""
+
+    def __init__(self):
+        import rclpy
+        from rclpy.executors import MultiThreadedExecutor
+
+        self._rclpy = rclpy
+        rclpy.init()
+        self.executor = MultiThreadedExecutor(num_threads=3)
+        self.nodes = []
+        self.probe = self.add(rclpy.create_node("probe"))
+
+    def add(self, node):
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def start(self, node):
+        """Add a managed node and bring it to `active`."""
+        self.add(node)
+        assert node.autostart(), "the node did not start"
+        return node
+
+    def listen(self, kind, topic, qos=10):
+        """A list that fills with the messages of a topic."""
+        got = []
+        self.probe.create_subscription(kind, topic, got.append, qos)
+        return got
+
+    def publisher(self, kind, topic, qos=10, matched=1):
+        """A publisher that has already found its subscriber."""
+        made = self.probe.create_publisher(kind, topic, qos)
+        self.until(lambda: made.get_subscription_count() >= matched, f"nobody reads {topic}")
+        return made
+
+    def call(self, kind, name, request):
+        """Call a service and return its response."""
+        client = self.probe.create_client(kind, name)
+        self.until(client.service_is_ready, f"no service {name}")
+        future = client.call_async(request)
+        self.until(future.done, f"no answer from {name}")
+        return future.result()
+
+    def spin(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def until(self, condition, message="condition never came true", timeout_s=8.0):
+        """Spin until the condition holds; fail after the timeout."""
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < end, message
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def close(self):
+        for node in self.nodes:
+            node.destroy_node()
+        self.executor.shutdown()
+        self._rclpy.try_shutdown()
+
+
+@pytest.fixture
+def graph():
+    made = Graph()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def overrides():
+    """Build node options that set parameters: overrides(size=3) -> parameter_overrides=[...]."""
+
+    def build(**values):
+        from rclpy.parameter import Parameter
+
+        named = {name.replace("__", "."): value for name, value in values.items()}
+        return {"parameter_overrides": [Parameter(name, value=v) for name, v in named.items()]}
+
+    return build

@@ -1,0 +1,331 @@
+"""avatar_renderer: codes in, frames out; silence and bad input are states."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2: `make env`, or source a ROS 2 workspace")
+pytest.importorskip("avat3r.msg", reason="needs this package's messages: `make env`")
+
+from avat3r.msg import Avatar, Expression, RendererStatus
+from geometry_msgs.msg import PoseStamped
+from node_stand_ins import FakeAnimator, face_state, small_avatar
+from rclpy.qos import qos_profile_sensor_data as sensor
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from std_msgs.msg import Header
+from std_srvs.srv import SetBool
+
+from avat3r_ros import geometry
+from avat3r_ros.nodes.avatar_renderer import LATCHED, AvatarRendererNode
+from avat3r_ros.nodes.conversions import (
+    expression_from_face,
+    msg_from_avatar,
+    msg_from_viewer_from_body,
+)
+from avat3r_ros.nodes.images import depth_from_msg, image_from_compressed, image_from_msg
+
+SMALL = {"view__width": 48, "view__height": 32, "num_threads": 1, "idle_rate_hz": 30.0}
+QUICK = {
+    "presence__hold_after_s": 0.3,
+    "presence__neutral_after_s": 0.8,
+    "presence__ease_s": 0.2,
+    "presence__placeholder_after_s": 1.8,
+}
+CALM = {
+    "presence__hold_after_s": 5.0,
+    "presence__neutral_after_s": 6.0,
+    "presence__placeholder_after_s": 7.0,
+}
+
+
+class Renderer(AvatarRendererNode):
+    def make_animator(self, avatar):
+        return FakeAnimator(avatar)
+
+
+class Stage:
+    """A renderer with an operator and a display, both played by the test."""
+
+    def __init__(self, graph, options):
+        self.graph = graph
+        self.node = graph.start(Renderer(**options))
+        self.frames = graph.listen(Image, "image_raw", sensor)
+        self.statuses = graph.listen(RendererStatus, "avatar_renderer/status", LATCHED)
+        self._avatars = graph.publisher(Avatar, "avatar", LATCHED)
+        self._expressions = graph.publisher(Expression, "expression", sensor)
+        self._sec = 100
+
+    def send_avatar(self, avatar):
+        msg = msg_from_avatar(avatar, Header()) if not isinstance(avatar, Avatar) else avatar
+        self._avatars.publish(msg)
+        return msg
+
+    def send(self, jaw_open=0.0, **changes):
+        """Send an expression with the next stamp; returns the message."""
+        self._sec += 1
+        header = Header(frame_id="cam")
+        header.stamp.sec, header.stamp.nanosec = changes.pop("sec", self._sec), 123_456_789
+        msg = expression_from_face(face_state(jaw_open=jaw_open, **changes.pop("face", {})), header)
+        for name, value in changes.items():
+            setattr(msg, name, value)
+        self._expressions.publish(msg)
+        return msg
+
+    def frame_with(self, stamp):
+        """The newest frame with this stamp."""
+        self.graph.until(
+            lambda: any(f.header.stamp == stamp for f in self.frames), f"no frame with {stamp}"
+        )
+        return [f for f in self.frames if f.header.stamp == stamp][-1]
+
+    def state(self):
+        return self.statuses[-1].state if self.statuses else None
+
+
+@pytest.fixture
+def stage(graph, overrides):
+    def start(**options):
+        return Stage(graph, overrides(**{**SMALL, **CALM, **options}))
+
+    return start
+
+
+def test_a_placeholder_is_shown_before_any_avatar(stage, graph):
+    scene = stage()
+    graph.until(lambda: scene.frames and scene.statuses)
+    picture = image_from_msg(scene.frames[-1])
+    assert picture.shape == (32, 48, 3) and picture.std() > 5
+    assert scene.state() == RendererStatus.PLACEHOLDER
+    scene.send()
+    graph.spin(0.2)
+    assert scene.state() == RendererStatus.PLACEHOLDER, "a code without an avatar shows nobody"
+
+
+def test_stamp_of_the_driver_travels_to_image_camera_and_pose(stage, graph):
+    scene = stage()
+    infos = graph.listen(CameraInfo, "camera_info", sensor)
+    poses = graph.listen(PoseStamped, "avatar_renderer/render_pose", sensor)
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    stamp = scene.send(jaw_open=0.0).header.stamp
+    frame = scene.frame_with(stamp)
+    assert frame.encoding == "rgb8" and frame.header.frame_id == "avatar_viewer_optical_frame"
+    graph.until(lambda: any(i.header.stamp == stamp for i in infos))
+    graph.until(lambda: any(p.header.stamp == stamp for p in poses))
+    assert poses[-1].header.frame_id == "avatar"
+    assert poses[-1].pose.position.x == pytest.approx(0.54)  # 0.6 m from mid-head, not sellion
+    graph.until(lambda: scene.state() == RendererStatus.LIVE)
+
+
+def test_the_code_changes_the_picture(stage, graph):
+    scene = stage()
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    closed = image_from_msg(scene.frame_with(scene.send(jaw_open=0.0).header.stamp))
+    opened = image_from_msg(scene.frame_with(scene.send(jaw_open=1.0).header.stamp))
+    assert closed[..., 0].max() > 200 and closed[..., 1].max() == 0
+    assert opened[..., 1].max() > 200 and opened[..., 0].max() == 0
+
+
+def test_silence_holds_then_eases_to_neutral_then_shows_the_placeholder(stage, graph):
+    scene = stage(**QUICK)
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    scene.send(jaw_open=1.0)
+    graph.until(lambda: scene.state() == RendererStatus.HOLD)
+    graph.until(lambda: scene.state() == RendererStatus.PLACEHOLDER)
+    seen = [s.state for s in scene.statuses]
+    states = seen[seen.index(RendererStatus.HOLD) :]
+    assert states == sorted(states) and set(states) == {1, 2, 3}, f"states were {seen}"
+    held = [f for f in scene.frames if f.header.stamp.sec == 101]
+    assert image_from_msg(held[-1])[..., 1].max() > 200, "HOLD keeps the opened jaw"
+    after = [image_from_msg(f) for f in scene.frames if f.header.stamp.sec > 10**6]
+    red = [p for p in after if p[..., 0].max() > 200 and p[..., 1].max() == 0]
+    assert red, "NEUTRAL ended with the jaw closed, stamped with the present"
+
+
+def test_nobody_in_the_image_counts_as_silence(stage, graph):
+    scene = stage(**QUICK)
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    scene.send(jaw_open=1.0)
+    graph.until(lambda: scene.node._presence.at(time.monotonic()).code is not None)
+    end = time.monotonic() + 3.0
+    while scene.state() != RendererStatus.NEUTRAL and time.monotonic() < end:
+        scene.send(face={"detected": False})
+        graph.spin(0.03)
+    assert scene.state() == RendererStatus.NEUTRAL
+    assert scene.node.refusals.total == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"values": [float("nan")] * 52}, "not finite"),
+        ({"values": [0.0] * 3}, "52 values"),
+        ({"code_space": "flame_100"}, "unknown code space"),
+        ({"code_space": "ava256_256", "values": [0.0] * 256}, "expected a code of arkit_52"),
+        ({"sec": 50}, "not after the last one"),
+    ],
+)
+def test_bad_codes_are_refused_and_the_last_good_one_stays(stage, graph, changes, reason):
+    scene = stage()
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    good = scene.send(jaw_open=1.0).header.stamp
+    scene.frame_with(good)
+    scene.send(jaw_open=0.0, **changes)
+    graph.until(lambda: scene.node.refusals.total == 1)
+    assert reason in scene.node.refusals.newest
+    scene.frames.clear()
+    assert image_from_msg(scene.frame_with(good))[..., 1].max() > 200
+    scene.frame_with(scene.send(jaw_open=0.0).header.stamp)
+
+
+def test_a_corrupt_avatar_is_refused_and_the_old_one_stays(stage, graph):
+    scene = stage()
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    before = scene.node._animator
+    broken = msg_from_avatar(small_avatar(0.9), Header())
+    broken.data[-1] ^= 255
+    scene.send_avatar(broken)
+    graph.until(lambda: scene.node.refusals.counts["avatar"] == 1)
+    assert scene.node._animator is before
+    scene.frame_with(scene.send(jaw_open=1.0).header.stamp)
+    graph.until(lambda: scene.statuses[-1].refused == 1)
+    assert scene.statuses[-1].last_refusal.startswith("avatar: expected data of sha256")
+
+
+def test_a_new_avatar_replaces_the_old_one_and_the_same_one_does_not(stage, graph):
+    scene = stage()
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    first = scene.node._animator
+    scene.send_avatar(small_avatar())
+    graph.spin(0.3)
+    assert scene.node._animator is first
+    sent = scene.send_avatar(small_avatar(0.9))
+    graph.until(lambda: scene.node._animator is not first)
+    graph.until(lambda: scene.statuses[-1].avatar_id == sent.avatar_id)
+
+
+def test_an_avatar_sent_before_the_renderer_started_arrives(graph, overrides):
+    graph.probe.create_publisher(Avatar, "avatar", LATCHED).publish(
+        msg_from_avatar(small_avatar(), Header())
+    )
+    node = graph.start(Renderer(**overrides(**SMALL)))
+    graph.until(lambda: node._animator is not None)
+
+
+def test_the_viewer_pose_moves_the_picture(stage, graph):
+    scene = stage()
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    stamp = scene.send().header.stamp
+    before = image_from_msg(scene.frame_with(stamp))
+    viewers = graph.publisher(PoseStamped, "viewer_pose", sensor)
+    from_left = geometry.look_at_head(0.0, 0.0, 0.3)
+    from_left[0, 3] -= 0.05
+    pose = PoseStamped(pose=msg_from_viewer_from_body(from_left))
+    viewers.publish(pose)
+    graph.until(
+        lambda: (image_from_msg(scene.frames[-1]) != before).any(), "the picture did not move"
+    )
+    assert scene.frames[-1].header.stamp == stamp, "still the same expression"
+    pose.header.frame_id = "map"
+    viewers.publish(pose)
+    graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 1)
+    assert "expected frame 'avatar'" in scene.node.refusals.newest
+    pose.header.frame_id = "avatar"
+    pose.pose.position.x = float("nan")
+    viewers.publish(pose)
+    graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 2)
+
+
+def test_the_operators_head_turns_the_avatar_only_if_wanted(stage, graph):
+    to_left = np.array([[0.9, 0, 0.43589], [0, 1, 0], [-0.43589, 0, 0.9]])
+    scene = stage()
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    still = image_from_msg(scene.frame_with(scene.send().header.stamp))
+    turned = image_from_msg(scene.frame_with(scene.send(face={"turn": to_left}).header.stamp))
+    assert (still != turned).any()
+    calls = scene.node._animator.calls
+    assert calls == 1, "the same expression is not animated again for a turn of the head"
+
+
+def test_head_motion_can_be_switched_off(stage, graph):
+    to_left = np.array([[0.9, 0, 0.43589], [0, 1, 0], [-0.43589, 0, 0.9]])
+    scene = stage(head_motion="none")
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    still = image_from_msg(scene.frame_with(scene.send().header.stamp))
+    turned = image_from_msg(scene.frame_with(scene.send(face={"turn": to_left}).header.stamp))
+    np.testing.assert_array_equal(still, turned)
+
+
+def test_stereo_depth_compressed_and_points(stage, graph):
+    scene = stage(
+        view__stereo=True,
+        output__depth=True,
+        output__compressed_quality=90,
+        background=[0.0, 0.0, 1.0],
+    )
+    left = graph.listen(Image, "left/image_raw", sensor)
+    right = graph.listen(Image, "right/image_raw", sensor)
+    right_info = graph.listen(CameraInfo, "right/camera_info", sensor)
+    jpeg = graph.listen(CompressedImage, "left/image_raw/compressed", sensor)
+    depth = graph.listen(Image, "depth/image_raw", sensor)
+    points = graph.listen(PointCloud2, "avatar_renderer/gaussians", sensor)
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    stamp = scene.send().header.stamp
+
+    def pair():
+        return [[f for f in got if f.header.stamp == stamp] for got in (left, right)]
+
+    graph.until(lambda: all(pair()) and depth and points and right_info and jpeg)
+    left_image, right_image = (image_from_msg(frames[-1]) for frames in pair())
+    column = [
+        np.average(np.arange(48), weights=i[..., 0].sum(0)) for i in (left_image, right_image)
+    ]
+    assert column[0] > column[1] + 3, "near things lie farther right in the left eye"
+    assert left_image[0, 0, 2] == 255, "the background"
+    assert right_info[-1].p[3] < 0
+    graph.until(lambda: (image_from_compressed(jpeg[-1])[..., 0] > 150).any())
+    metres = depth_from_msg(depth[-1])
+    assert np.isnan(metres[0, 0]) and 0.4 < np.nanmedian(metres) < 0.6
+    assert points[-1].width == 2 and not scene.frames
+
+
+def test_enable_and_disable(stage, graph):
+    scene = stage()
+    graph.until(lambda: scene.frames)
+    graph.call(SetBool, "avatar_renderer/enable", SetBool.Request(data=False))
+    graph.spin(0.2)
+    scene.frames.clear()
+    graph.spin(0.3)
+    assert not scene.frames
+    graph.call(SetBool, "avatar_renderer/enable", SetBool.Request(data=True))
+    graph.until(lambda: scene.frames)
+
+
+def test_diagnostics_name_stages_and_refusals(stage, graph):
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    scene = stage()
+    arrays = graph.listen(DiagnosticArray, "/diagnostics")
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    scene.frame_with(scene.send().header.stamp)
+    scene.send(values=[])
+    graph.until(lambda: scene.node.refusals.total == 1)
+    arrays.clear()
+    graph.until(lambda: arrays)
+    status = arrays[-1].status[0]
+    values = {v.key: v.value for v in status.values}
+    assert status.name == "avat3r: /avatar_renderer"
+    assert {"animate", "render", "publish", "expression to image"} <= set(values)
+    assert values["refused expression"] == "1" and "p95" in values["render"]
