@@ -62,6 +62,9 @@ def test_the_other_person_is_left_out(matting):
     face, other = (slice(80, 150), slice(70, 120)), (slice(80, 150), slice(330, 380))
     assert first[face].mean() > 0.95 and first[other].mean() < 0.05
     assert second[other].mean() > 0.95 and second[face].mean() < 0.05
+    whole = matting.matte(pair)
+    kept = sorted([whole[face].mean(), whole[other].mean()])
+    assert kept[0] < 0.05 and kept[1] > 0.95, "without a box one person is kept"
 
 
 def test_without_a_box_the_person_is_found(matting):
