@@ -25,7 +25,7 @@ MATTE_TOLERANCE_M = 0.012
 OWNER_RADIUS_M = 0.02
 """Size of the neighbourhood on the mesh that decides which view shows what is off the mesh."""
 
-FRONTAL_BONUS = 0.15
+FRONTAL_BONUS = 0.22
 """Advantage (in cosine) of the most frontal photo with open eyes. The middle of the face then comes
 from one photo, and seams run down the cheeks where the side views are clearly better."""
 
