@@ -12,7 +12,8 @@ from avat3r_ros.model.checkpoint import (
     weights_sha256,
 )
 from avat3r_ros.model.config import PRESETS, Avat3rConfig, preset
-from avat3r_ros.model.network import Avat3r, Prefix, subset_prefix
+from avat3r_ros.model.network import Avat3r
+from avat3r_ros.model.prefix import Prefix, subset_prefix
 
 __all__ = [
     "PRESETS",

@@ -36,7 +36,8 @@ from torch import Tensor
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.checkpoint import find_shipped_network, load_network, weights_sha256
 from avat3r_ros.model.config import Avat3rConfig, preset
-from avat3r_ros.model.network import Avat3r, Prefix, make_motion
+from avat3r_ros.model.network import Avat3r
+from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Avatar, Gaussians, ReferenceViews

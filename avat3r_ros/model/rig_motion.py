@@ -174,8 +174,8 @@ class RigMotion:
         used, self._triangle_rows = torch.unique(base.triangle_ids.long(), return_inverse=True)
         corners = triangles[used].long()
         used_vertices, corners = torch.unique(corners, return_inverse=True)
-        self._corners = corners  # (F', 3)
-        self._neutral = neutral[used_vertices]
+        self._corners = corners.flatten()  # (F' * 3,)
+        self._neutral_corners = neutral[used_vertices][corners]  # (F', 3, 3)
         self._basis = expression_basis[:, used_vertices].flatten(1).contiguous()  # (E, Nv'*3)
         self._rows = base.code_rows[base.moving_start : base.moving_stop].long()
         first = base.deforming_start - base.moving_start
@@ -185,10 +185,11 @@ class RigMotion:
             self._reference_displacement = self._interpolate(
                 by_row[self._rows, self._triangle_rows]
             )
-            self._shape_coefficients = self._fit_shapes(by_row, self._rows[first:])
+            frames, edges = self._edge_frames(by_row)
+            self._shape_coefficients = self._fit_shapes(frames, edges, self._rows[first:])
             fading = base.fading - base.moving_start
             self._fading_triangles = self._triangle_rows[fading]
-            placed = self._double_areas(by_row)[self._rows[fading], self._fading_triangles]
+            placed = _double_areas(edges)[self._rows[fading], self._fading_triangles]
             self._placed_areas = placed
         scales = base.gaussians.scales[base.deforming_start : base.moving_stop, :2]
         self._min_axis = MIN_STRETCH * scales.amin(-1)
@@ -210,22 +211,23 @@ class RigMotion:
         means = still.means.clone()
         means[base.moving_start : base.moving_stop] += moved
         quats, scales = still.quats_wxyz, still.scales
+        opacities = still.opacities
         if base.deforming_start < base.moving_stop:
             deforming = slice(base.deforming_start, base.moving_stop)
             quats, scales = quats.clone(), scales.clone()
-            quats[deforming], scales[deforming, :2] = self._shapes(displacement)
-        opacities = still.opacities
-        if len(base.fading):
-            area = self._double_areas(displacement)[self._fading_triangles]
-            change = torch.maximum(area / self._placed_areas, self._placed_areas / area)
-            share = ((FADE_TO - change) / (FADE_TO - FADE_FROM)).clamp(0, 1)
-            opacities = opacities.index_copy(0, base.fading, opacities[base.fading] * share)
+            frames, edges = self._edge_frames(displacement)
+            quats[deforming], scales[deforming, :2] = self._shapes(frames, edges)
+            if len(base.fading):
+                area = _double_areas(edges)[self._fading_triangles]
+                change = torch.maximum(area / self._placed_areas, self._placed_areas / area)
+                share = ((FADE_TO - change) / (FADE_TO - FADE_FROM)).clamp(0, 1)
+                opacities = opacities.index_copy(0, base.fading, opacities[base.fading] * share)
         return Gaussians(means, quats, scales, opacities, still.colors)
 
     def _displacement(self, code: Tensor) -> Tensor:
         """Displacement of the three corners of every used triangle, (F', 9)."""
         vertices = torch.mv(self._basis.T, code).view(-1, 3)
-        return vertices[self._corners].flatten(1)
+        return vertices.index_select(0, self._corners).view(-1, 9)
 
     def _interpolate(self, corner_displacement: Tensor) -> Tensor:
         """Barycentric mean of corner displacements (M, 9) -> (M, 3)."""
@@ -243,7 +245,7 @@ class RigMotion:
             Rotation head_from_triangle (..., F', 3, 3), x along the first edge and z the normal;
             and (..., F', 3): first edge's length, second edge's x and y in that frame.
         """
-        corners = self._neutral[self._corners] + displacement.unflatten(-1, (3, 3))
+        corners = self._neutral_corners + displacement.unflatten(-1, (3, 3))
         first = corners[..., 1, :] - corners[..., 0, :]
         second = corners[..., 2, :] - corners[..., 0, :]
         length = first.norm(dim=-1, keepdim=True).clamp(min=MIN_EDGE_M)
@@ -255,16 +257,10 @@ class RigMotion:
         edges = torch.cat([length, (second * x).sum(-1, keepdim=True), height], -1)
         return torch.stack([x, y, z], -1), edges
 
-    def _double_areas(self, displacement: Tensor) -> Tensor:
-        """Twice the area of triangles displaced by (..., F', 9)."""
-        _, edges = self._edge_frames(displacement)
-        return edges[..., 0] * edges[..., 2]
-
-    def _fit_shapes(self, displacement_by_row: Tensor, rows: Tensor) -> Tensor:
+    def _fit_shapes(self, frames: Tensor, edges: Tensor, rows: Tensor) -> Tensor:
         """Half axes of the deforming Gaussians in their triangle's edges, (D, 4) row-major 2x2."""
         base, triangles = self.base, self._deforming_triangles
         deforming = slice(base.deforming_start, base.moving_stop)
-        frames, edges = self._edge_frames(displacement_by_row)
         frames, edges = frames[rows, triangles], edges[rows, triangles]
         axes = matrices_from_quats_wxyz(base.gaussians.quats_wxyz[deforming])[..., :2]
         axes = axes * base.gaussians.scales[deforming, None, :2]
@@ -273,9 +269,8 @@ class RigMotion:
         first = (flat[:, 0] - edges[:, 1:2] * second) / edges[:, 0:1]
         return torch.cat([first, second], -1)
 
-    def _shapes(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    def _shapes(self, frames: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Orientation (D, 4) and the two in-plane half axes (D, 2) of the deforming Gaussians."""
-        frames, edges = self._edge_frames(displacement)
         # A thin triangle that turns inside out has no frame to speak of; quaternions stay unit.
         quats = quats_wxyz_from_matrices(frames)
         per_triangle = torch.cat([edges, quats], -1)
@@ -302,6 +297,11 @@ class RigMotion:
             [w * cos - z * sin, x * cos + y * sin, y * cos - x * sin, z * cos + w * sin], -1
         )
         return turned, scales
+
+
+def _double_areas(edges: Tensor) -> Tensor:
+    """Twice the area of triangles from their edges (..., 3)."""
+    return edges[..., 0] * edges[..., 2]
 
 
 def facing_quats_wxyz(

@@ -9,9 +9,7 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 - *hull*: a point that falls outside a reference's matte is not part of this head;
 - *cut*: nothing below the neckline of the references.
 
-Colours: skin and scalp continue the nearest seen colours over the mesh (a harmonic function, as
-heat spreads); the hidden parts of an eye continue its seen ones; teeth, gums and tongue have
-colours of their own, scaled by the photos' brightness.
+Their colours are found in template_colors.py.
 """
 
 from dataclasses import dataclass
@@ -19,8 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_matrix, diags
-from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -33,6 +29,13 @@ from avat3r_ros.geometry import (
     transform_points,
 )
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
+from avat3r_ros.model.template_colors import (
+    LEFT_OUT,
+    SKIN,
+    fill_colors,
+    surface_groups,
+    surface_points,
+)
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
 
@@ -63,35 +66,11 @@ LID_SIGMA = 1.0
 FILL_OPACITY = 0.97
 FLATNESS = 0.2
 HULL_MARGIN_PX = 1
-REST_WEIGHT = 1e-4
-"""Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
-
-INTERIOR_COLORS = {
-    "teeth": (0.88, 0.84, 0.76),
-    "tongue": (0.74, 0.40, 0.40),
-    "inner_mouth": (0.48, 0.20, 0.20),
-    "eye": (0.86, 0.84, 0.82),
-    "eye_sockets": (0.36, 0.22, 0.20),
-}
-"""sRGB under full light (ours, by eye)."""
-
-INTERIOR_LIGHT_DEPTH_M = 0.05
-"""Behind the front teeth, light falls by 1/e over this depth."""
-
-DARKEST_INTERIOR = 0.12
-
-EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
-"""Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
-farther on they are white."""
-
 UNFOLDING = 1.7
 """Lid triangles that some expression stretches by more than this (in area) count as unfolding."""
 
-VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD, VIEWER_PX = (
-    (-0.9, -0.45, 0.0, 0.45, 0.9),
-    (-0.4, 0.0, 0.4),
-    160,
-)
+VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD, VIEWER_PX = (-0.8, 0.0, 0.8), (-0.35, 0.3), 160
+"""Where viewers of the mouth and the eyes are tried, and the size of what they see."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +117,7 @@ def fill_unseen_surfaces(
     identity = views.identity.float()
     placed = template.vertices(identity.expand(len(codes), -1), codes)  # (R, Nv, 3)
     neutral_and_opened = torch.stack([placed[0], template.vertices(identity, opened)])
-    group = _groups(template)
+    group = surface_groups(template)
 
     folds = unfolding_triangles(template, identity)
     spacing = footprint_m * torch.where(_is_fine(template), FINE_SPACING, COARSE_SPACING)
@@ -152,10 +131,10 @@ def fill_unseen_surfaces(
     keep &= _ever_visible(placed, template, group)[faces]
     keep &= _inside_hull(views, template, faces, weights)
     if bool(inside.any()):
-        lowest = _points(placed[0], template, triangle_ids[inside], barycentrics[inside])[:, 1]
-        keep &= _points(placed[0], template, faces, weights)[:, 1] > torch.quantile(
-            lowest[:: max(1, len(lowest) // 100_000)], 0.005
-        )
+        lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])
+        # quantile() takes 16 million values at most, and a sample is enough.
+        lowest = torch.quantile(lent[:: max(1, len(lent) // 100_000), 1], 0.005)
+        keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
     faces, weights, rows = faces[keep], weights[keep], rows[keep]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
@@ -165,7 +144,7 @@ def fill_unseen_surfaces(
     sigma = torch.where(folds[faces], LID_SIGMA, FILL_SIGMA) * spacing[faces]
     # The dark rim of an open eye says nothing about the lid's skin.
     lends = inside & ~folds[triangle_ids.clamp(min=0)]
-    colors = _colors(
+    colors = fill_colors(
         placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
     )
     return TemplateGaussians(
@@ -181,24 +160,6 @@ def fill_unseen_surfaces(
         triangle_ids=faces,
         barycentrics=weights,
     )
-
-
-SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
-
-
-def _groups(template: HeadTemplate) -> Int[Tensor, "f"]:
-    """Group of every triangle: what can cover what, and where colours come from."""
-    of_region = {
-        "eye_left": EYE,
-        "eye_right": EYE,
-        "eye_sockets": SOCKET,
-        "teeth": TEETH,
-        "tongue": TONGUE,
-        "inner_mouth": INNER_MOUTH,
-        "eyelashes": LEFT_OUT,
-    }
-    table = torch.tensor([of_region.get(name, SKIN) for name in REGIONS])
-    return table[template.triangle_regions.long()]
 
 
 def _is_fine(template: HeadTemplate) -> Bool[Tensor, "f"]:
@@ -245,10 +206,6 @@ def _ever_visible(placed: Tensor, template: HeadTemplate, group: Tensor) -> Bool
     return seen | (group == SKIN)
 
 
-def _points(vertices: Tensor, template: HeadTemplate, faces: Tensor, weights: Tensor) -> Tensor:
-    return (vertices[template.triangles.long()[faces]] * weights[..., None]).sum(-2)
-
-
 def _spread(
     placed: Tensor, triangles: Tensor, group: Tensor, spacing: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -289,7 +246,7 @@ def _covered(
 
     def in_both(triangles: Tensor, barycentrics: Tensor) -> np.ndarray:
         return torch.cat(
-            [_points(v, template, triangles, barycentrics) for v in neutral_and_opened], -1
+            [surface_points(v, template, triangles, barycentrics) for v in neutral_and_opened], -1
         ).numpy()
 
     covered = torch.zeros(len(faces), dtype=torch.bool)
@@ -325,7 +282,7 @@ def _inside_hull(
         vertices = template.vertices(views.identity.float(), code)
         camera = views.cameras[row]
         points = transform_points(
-            camera.camera_from_head.float(), _points(vertices, template, faces, weights)
+            camera.camera_from_head.float(), surface_points(vertices, template, faces, weights)
         )
         x, y = project_points(camera.intrinsics.float(), points).floor().long().unbind(-1)
         in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (points[:, 2] > 0)
@@ -333,120 +290,3 @@ def _inside_hull(
         inside_any |= in_picture & (value > 0.5)
         outside_any |= in_picture & (value <= 0.5)
     return inside_any & ~outside_any
-
-
-def _colors(
-    neutral: Tensor,
-    template: HeadTemplate,
-    group: Tensor,
-    seen: Gaussians,
-    pixel_triangles: Tensor,
-    pixel_weights: Tensor,
-    inside: Tensor,
-    faces: Tensor,
-    weights: Tensor,
-) -> Float[Tensor, "n 3"]:
-    on_skin = inside & (group[pixel_triangles.clamp(min=0)] == SKIN)
-    if not bool(on_skin.any()):
-        on_skin = torch.ones_like(inside)
-    skin = seen.colors[on_skin]
-    # The brightest seen skin stands for white under the photos' light.
-    light = float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
-
-    colors = torch.empty(len(faces), 3)
-    for kind, name in (
-        (TEETH, "teeth"),
-        (TONGUE, "tongue"),
-        (INNER_MOUTH, "inner_mouth"),
-        (EYE, "eye"),
-        (SOCKET, "eye_sockets"),
-    ):
-        colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
-    interior = (group[faces] == TEETH) | (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
-    if bool(interior.any()):
-        depth = _points(neutral, template, faces, weights)[:, 2]
-        teeth = group[faces] == TEETH
-        front = depth[teeth if bool(teeth.any()) else interior].max()
-        behind = (front - depth[interior]).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
-        colors[interior] *= torch.exp(-behind).clamp(min=DARKEST_INTERIOR)[:, None]
-    on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
-    hidden = group[faces] == EYE
-    if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):
-        colors[hidden] = _continued_eye(
-            _points(neutral, template, pixel_triangles[on_eye], pixel_weights[on_eye]),
-            seen.colors[on_eye],
-            _points(neutral, template, faces[hidden], weights[hidden]),
-        )
-    on = group[faces] == SKIN
-    if bool(on.any()):
-        triangles = template.triangles.long()
-        use = on_skin & (pixel_triangles >= 0)
-        per_vertex = _spread_colors(
-            len(neutral),
-            triangles[group == SKIN],
-            triangles[pixel_triangles[use]],
-            pixel_weights[use],
-            seen.colors[use],
-            skin.mean(0),
-        )
-        colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
-    return colors
-
-
-def _continued_eye(
-    seen_points: Float[Tensor, "p 3"],
-    seen_colors: Float[Tensor, "p 3"],
-    hidden: Float[Tensor, "n 3"],
-) -> Float[Tensor, "n 3"]:
-    """Colours of hidden parts of the eyes: the nearest seen ones, then the white of the eye."""
-    brightness = seen_colors.sum(-1)
-    white = seen_colors[brightness >= torch.quantile(brightness, 0.8)].mean(0)
-    distance, nearest = cKDTree(seen_points.numpy()).query(hidden.numpy(), k=EYE_NEIGHBORS)
-    distance = torch.from_numpy(distance).float()
-    weight = 1 / (distance + 3e-4)
-    near = (seen_colors[torch.from_numpy(nearest)] * weight[..., None]).sum(1)
-    near = near / weight.sum(1, keepdim=True)
-    share = torch.exp(-((distance.mean(1, keepdim=True) / EYE_REACH_M) ** 2))
-    return share * near + (1 - share) * white
-
-
-def _spread_colors(
-    num_vertices: int,
-    triangles: Int[Tensor, "f 3"],
-    corners: Int[Tensor, "p 3"],
-    corner_weights: Float[Tensor, "p 3"],
-    colors: Float[Tensor, "p 3"],
-    rest: Float[Tensor, "3"],
-) -> Float[Tensor, "nv 3"]:
-    """Colours of all vertices: seen ones average their pixels, the others their neighbours.
-
-    Args:
-        num_vertices: Of the template.
-        triangles: The surface colours spread over.
-        corners: Vertices of the triangle each pixel lies on.
-        corner_weights: Barycentrics of the pixels.
-        colors: Colours of the pixels.
-        rest: Colour of parts that no seen colour reaches.
-    """
-    weight = torch.zeros(num_vertices).index_add_(0, corners.flatten(), corner_weights.flatten())
-    total = torch.zeros(num_vertices, 3).index_add_(
-        0, corners.flatten(), (corner_weights[..., None] * colors[:, None]).flatten(0, 1)
-    )
-    known = (weight > 0.5).numpy()
-    values = np.broadcast_to(rest.double().numpy(), (num_vertices, 3)).copy()
-    values[known] = (total[known] / weight[known, None]).numpy()
-    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).numpy()
-    both_ways = np.concatenate([edges, edges[:, ::-1]])
-    adjacency = coo_matrix(
-        (np.ones(len(both_ways)), (both_ways[:, 0], both_ways[:, 1])),
-        shape=(num_vertices, num_vertices),
-    ).tocsr()
-    free = (~known).nonzero()[0]
-    if not len(free):
-        return torch.from_numpy(values).float()
-    degree = np.asarray(adjacency.sum(1))[:, 0]
-    rows = adjacency[free]
-    system = diags(degree[free] + REST_WEIGHT) - rows[:, free]
-    pull = rows[:, known.nonzero()[0]] @ values[known] + REST_WEIGHT * rest.double().numpy()
-    values[free] = spsolve(system.tocsc(), pull).reshape(len(free), 3)
-    return torch.from_numpy(values).float().clamp(0, 1)

@@ -47,7 +47,9 @@ class PatchDecoder(nn.Module):
         normed = self.norm(tokens)
         return torch.cat(
             [
-                head(normed).view(len(tokens), -1, head.out_features // self.patch_pixels)[:, slots]
+                head(normed)
+                .view(len(tokens), -1, head.out_features // self.patch_pixels)
+                .index_select(1, slots)
                 for head in self.heads.values()
             ],
             -1,
