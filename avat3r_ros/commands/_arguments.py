@@ -12,7 +12,7 @@ from avat3r_ros.types import Camera
 HEAD_CENTER = np.array([0.0, -0.02, -0.06])
 """Point that orbit cameras look at: mid-head, a little below and behind the sellion."""
 
-VERTICAL_FIELD_OF_VIEW_RAD = 0.50
+VERTICAL_FIELD_OF_VIEW_RAD = 0.56
 """Of rendered pictures; shows head and neck at the default distance of 0.6 m. Ours."""
 
 

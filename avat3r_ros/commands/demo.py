@@ -7,7 +7,7 @@ import pathlib
 def run(args: argparse.Namespace) -> int:
     """Capture, build, drive, score; leave pictures, a video, the avatar and a report."""
     try:
-        from avat3r_ros.demo.session import run_demo
+        from avat3r_ros.nodes.demo_session import run_demo
     except ModuleNotFoundError as error:
         raise RuntimeError(
             f"the ROS 2 parts are missing ({error.name}): source your ROS 2 workspace, or run "

@@ -39,7 +39,7 @@ class ViewConfig:
 
     width: int = ranged(512, 16, 4096)
     height: int = ranged(512, 16, 4096)
-    vertical_fov_deg: float = ranged(28.65, 1.0, 150.0)
+    vertical_fov_deg: float = ranged(32.0, 1.0, 150.0)
     viewer_distance_m: float = ranged(0.6, 0.2, 10.0)
     stereo: bool = False
     ipd_m: float = ranged(0.063, 0.0, 0.2)
