@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy.spatial import cKDTree
 
 from avat3r_ros.data.noise import NoiseBank, value_noise
@@ -46,7 +46,7 @@ IRIS_RADIUS_RAD = 0.385
 """Angle under which the iris appears from the eye's centre: 6.2 mm on the template's eyeball."""
 
 
-def linear_from_srgb8(color: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+def linear_from_srgb8(color: Num[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
     """Linear light of sRGB bytes, with the gamma of 2 that `shading` undoes by a square root."""
     return (np.asarray(color, np.float32) / 255) ** 2
 
@@ -200,7 +200,7 @@ def _blob(points: np.ndarray, center: tuple[float, float, float], radius_m: floa
     return np.exp(-squared / (2 * radius_m**2))
 
 
-def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def _step(value: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> np.ndarray:
     """Smooth 0 -> 1 as `value` goes from low to high (also where low > high)."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from avat3r_ros.data.appearance import random_appearance, template_surface
@@ -89,6 +89,8 @@ class SyntheticHead:
         Raises:
             ValueError: The seed is negative or there is no such hair style.
         """
+        if style is not None and style not in STYLES:
+            raise ValueError(f"expected a hair style of {STYLES}, got {style!r}")
         rng = np.random.default_rng([seed, 0xA7A3])
         self.seed = seed
         self.template = template
@@ -229,11 +231,11 @@ class SyntheticHead:
             eyes=[self._eye(regions, name) for name in ("eye_left", "eye_right")],
         )
 
-    def _eye(self, regions: Int[np.ndarray, "f"], name: str) -> tuple[int, int, np.ndarray]:
+    def _eye(self, regions: Integer[np.ndarray, "f"], name: str) -> tuple[int, int, np.ndarray]:
         rows = np.flatnonzero(regions == REGIONS.index(name))
         if len(rows) != rows[-1] + 1 - rows[0]:
             raise ValueError(f"expected the template's triangles of {name} to be consecutive")
-        return rows[0], rows[-1] + 1, np.unique(self.template.triangles.numpy()[rows])
+        return int(rows[0]), int(rows[-1]) + 1, np.unique(self.template.triangles.numpy()[rows])
 
 
 def _dress(rng: np.random.Generator, template: HeadTemplate, rest: np.ndarray) -> GridPatch:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 from avat3r_ros import native
 from avat3r_ros.data.person_mesh import PersonMesh
@@ -46,7 +46,7 @@ class Body:
     albedo: Float[np.ndarray, "m 3"]
     occlusion: Float[np.ndarray, "v"]
     shine: Float[np.ndarray, "v"]
-    kinds: Int[np.ndarray, "f"]
+    kinds: Integer[np.ndarray, "f"]
     eyes: list[tuple[int, int, np.ndarray]]
 
 
@@ -64,7 +64,7 @@ class Picture:
 
     window: tuple[slice, slice]
     rgba: Float[np.ndarray, "h w 4"]
-    triangle_ids: Int[np.ndarray, "h w"]
+    triangle_ids: Integer[np.ndarray, "h w"]
     barycentrics: Float[np.ndarray, "h w 3"]
     depth_m: Float[np.ndarray, "h w"]
 
@@ -164,7 +164,7 @@ class Painter:
         rgba[rows, columns] = total / supersample**2
 
     def albedo(
-        self, ids: Int[np.ndarray, "p"], weights: Float[np.ndarray, "p 3"]
+        self, ids: Integer[np.ndarray, "p"], weights: Float[np.ndarray, "p 3"]
     ) -> Float[np.ndarray, "p 3"]:
         """Linear RGB of surface points."""
         body = self.body

@@ -7,7 +7,7 @@ on three template vertices each (hair) or on nothing (clothes).
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class GridPatch:
     """
 
     offsets: Float[np.ndarray, "n 3"]
-    anchor_ids: Int[np.ndarray, "n 3"]
+    anchor_ids: Integer[np.ndarray, "n 3"]
     anchor_weights: Float[np.ndarray, "n 3"]
-    triangles: Int[np.ndarray, "f 3"]
+    triangles: Integer[np.ndarray, "f 3"]
     uv: Float[np.ndarray, "n 2"]
     picture: Float[np.ndarray, "h w 3"]
 
@@ -36,7 +36,7 @@ class GridPatch:
         return self.offsets + np.einsum("nkc,nk->nc", corners, self.anchor_weights)
 
     def colors(
-        self, triangle_ids: Int[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
+        self, triangle_ids: Integer[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
     ) -> Float[np.ndarray, "p 3"]:
         """Colour of surface points; the nearest texel."""
         height, width = self.picture.shape[:2]
@@ -49,7 +49,7 @@ class GridPatch:
         return self.picture.reshape(-1, 3)[rows * width + columns]
 
 
-def grid_triangles(rows: int, columns: int) -> Int[np.ndarray, "f 3"]:
+def grid_triangles(rows: int, columns: int) -> Integer[np.ndarray, "f 3"]:
     """Triangles of a grid numbered row by row; outside is left of the walk down the rows."""
     corner = np.arange((rows - 1) * columns).reshape(rows - 1, columns)[:, :-1].ravel()
     quads = np.stack([corner, corner + columns, corner + columns + 1, corner + 1], -1)

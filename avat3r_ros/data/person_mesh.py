@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from avat3r_ros import native
@@ -35,7 +35,7 @@ class PersonMesh:
     rest: Float[np.ndarray, "v 3"]
     patches: tuple[GridPatch, ...]
     shown: Bool[np.ndarray, "f"]
-    triangles: Int[np.ndarray, "f 3"]
+    triangles: Integer[np.ndarray, "f 3"]
     chin: Float[np.ndarray, "3"]
 
     @staticmethod

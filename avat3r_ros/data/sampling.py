@@ -106,7 +106,7 @@ def training_sample(
     rng = np.random.default_rng([seed, 0x5A])
     head = SyntheticHead(seed, template)
     photos = []
-    focal = rng.uniform(1.1, 2.6)  # of the image's side; all photos come from one camera
+    focal = rng.uniform(0.9, 1.8)  # of the image's side; all photos come from one camera
     for yaw, pitch in _farthest_directions(rng, num_photos):
         camera = _photo_camera(rng, yaw, pitch, focal, 2 * image_size)
         code = random_photo_code(rng)

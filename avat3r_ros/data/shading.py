@@ -7,7 +7,7 @@ shading pixels, at a fraction of the work. Colours are linear until `encode` tak
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from scipy.sparse import csr_matrix
 
 from avat3r_ros import native
@@ -74,7 +74,7 @@ def _direction(yaw_rad: float, pitch_rad: float) -> np.ndarray:
 class NormalOperator:
     """Vertex normals of a mesh of fixed topology."""
 
-    def __init__(self, triangles: Int[np.ndarray, "f 3"], num_vertices: int) -> None:
+    def __init__(self, triangles: Integer[np.ndarray, "f 3"], num_vertices: int) -> None:
         """Prepare the sum over each vertex's triangles."""
         rows = triangles.ravel()
         columns = np.repeat(np.arange(len(triangles)), 3)
@@ -105,7 +105,7 @@ class NormalOperator:
 
 def bake_ambient_occlusion(
     vertices: Float[np.ndarray, "v 3"],
-    triangles: Int[np.ndarray, "f 3"],
+    triangles: Integer[np.ndarray, "f 3"],
     normals: Float[np.ndarray, "v 3"],
     *,
     num_directions: int = 40,

@@ -7,7 +7,7 @@ A texel is a fixed place on the head template, so anything evaluated at the mean
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class TexelGrid:
         barycentrics: Place of each texel on its triangle.
     """
 
-    divisions: Int[np.ndarray, "f"]
-    offsets: Int[np.ndarray, "f"]
-    triangle_ids: Int[np.ndarray, "m"]
+    divisions: Integer[np.ndarray, "f"]
+    offsets: Integer[np.ndarray, "f"]
+    triangle_ids: Integer[np.ndarray, "m"]
     barycentrics: Float[np.ndarray, "m 3"]
 
     def __len__(self) -> int:
         return len(self.triangle_ids)
 
     @staticmethod
-    def build(divisions: Int[np.ndarray, "f"]) -> "TexelGrid":
+    def build(divisions: Integer[np.ndarray, "f"]) -> "TexelGrid":
         """Lay out texels for the given number of steps per triangle.
 
         Raises:
@@ -52,8 +52,8 @@ class TexelGrid:
         return TexelGrid(divisions, offsets, triangle_ids, barycentrics)
 
     def lookup(
-        self, triangle_ids: Int[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
-    ) -> Int[np.ndarray, "p"]:
+        self, triangle_ids: Integer[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
+    ) -> Integer[np.ndarray, "p"]:
         """Nearest texel of each surface point."""
         n = self.divisions[triangle_ids]
         i = (barycentrics[:, 0] * n + 0.5).astype(np.int32)
@@ -61,7 +61,7 @@ class TexelGrid:
         return self.offsets[triangle_ids] + i * (n + 1) - i * (i - 1) // 2 + j
 
     def interpolate(
-        self, vertex_values: Float[np.ndarray, "v *c"], triangles: Int[np.ndarray, "f 3"]
+        self, vertex_values: Float[np.ndarray, "v *c"], triangles: Integer[np.ndarray, "f 3"]
     ) -> Float[np.ndarray, "m *c"]:
         """Per-vertex values at every texel."""
         values = np.ascontiguousarray(vertex_values, np.float32)
@@ -75,11 +75,11 @@ class TexelGrid:
 
 def divisions_for_triangles(
     vertices: Float[np.ndarray, "v 3"],
-    triangles: Int[np.ndarray, "f 3"],
+    triangles: Integer[np.ndarray, "f 3"],
     texel_size_m: Float[np.ndarray, "f"],
     *,
     most: int = 32,
-) -> Int[np.ndarray, "f"]:
+) -> Integer[np.ndarray, "f"]:
     """Steps per triangle so that no texel is longer than `texel_size_m` (up to `most` steps)."""
     corners = vertices[triangles]
     longest = np.linalg.norm(corners - corners[:, [1, 2, 0]], axis=-1).max(-1)

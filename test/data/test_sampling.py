@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from avat3r_ros.data.expressions import random_code, random_photo_code
+from avat3r_ros.data.sampling import HELD_OUT_SEEDS, TRAINING_SEEDS, training_sample
+from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.geometry import invert_poses
+
+ARGUMENTS = {"image_size": 32, "num_photos": 3, "num_codes": 2, "cameras_per_code": 2}
+
+
+@pytest.fixture(scope="module")
+def sample(template):
+    return training_sample(11, template, **ARGUMENTS)
+
+
+def test_nobody_held_out_is_trained_on():
+    assert not any(seed in TRAINING_SEEDS for seed in HELD_OUT_SEEDS)
+    assert len(HELD_OUT_SEEDS) > 1000
+    assert len(TRAINING_SEEDS) > 1_000_000
+
+
+def test_a_seed_is_a_sample(sample, template):
+    again = training_sample(11, template, **ARGUMENTS)
+    assert torch.equal(again.targets.images, sample.targets.images)
+    assert np.array_equal(again.photos[1].image, sample.photos[1].image)
+    assert torch.equal(again.targets.codes, sample.targets.codes)
+
+
+def test_shapes_and_pairs_of_targets(sample):
+    assert sample.targets.images.shape == (4, 3, 32, 32)
+    assert sample.targets.masks.shape == (4, 1, 32, 32)
+    assert torch.equal(sample.targets.codes[0], sample.targets.codes[1])
+    assert not torch.equal(sample.targets.codes[1], sample.targets.codes[2])
+    assert [photo.image.shape for photo in sample.photos] == [(64, 64, 3)] * 3
+    assert all(0.1 < photo.matte.mean() < 0.9 for photo in sample.photos)
+
+
+def test_photos_are_taken_from_far_apart(sample):
+    centers = [invert_poses(p.camera.camera_from_head[None])[0, :3, 3] for p in sample.photos]
+    directions = torch.stack([c / c.norm() for c in centers])
+    angles = torch.rad2deg(torch.acos((directions @ directions.T).clamp(-1, 1)))
+    assert angles[~torch.eye(3, dtype=torch.bool)].min() > 15
+
+
+def test_random_codes_are_codes_of_faces():
+    rng = np.random.default_rng(0)
+    codes = np.stack([random_code(rng) for _ in range(600)])
+    assert codes.dtype == np.float32
+    assert codes.min() >= 0
+    assert codes.max() <= 1
+    # Lips are never more closed than the jaw is open: together they are a closed mouth.
+    assert (codes[:, ARKIT_INDEX["mouthClose"]] <= codes[:, ARKIT_INDEX["jawOpen"]]).all()
+    moved = (codes > 0.3).mean(0)
+    for name in ("jawOpen", "eyeBlinkLeft", "mouthSmileRight", "browInnerUp", "eyeLookUpLeft"):
+        assert moved[ARKIT_INDEX[name]] > 0.02, name
+    blinks = codes[:, [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]]
+    assert np.corrcoef(blinks.T)[0, 1] > 0.8  # faces are mostly symmetric
+    photos = np.stack([random_photo_code(rng) for _ in range(200)])
+    assert photos[:, ARKIT_INDEX["eyeBlinkLeft"]].max() < 0.2
+    assert photos.mean() < codes.mean()
