@@ -10,6 +10,7 @@ viewer_pose (or TF). Publishes besides the images: ~/render_pose, ~/status, ~/ga
 Services: ~/enable.
 """
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class RendererConfig:
         viewer_frame: TF frame of the viewer's eyes (optical axes); empty uses viewer_pose.
         device: "auto", "cpu" or "cuda".
         backend: Rasterizer: "auto", "gsplat" or "cpu".
-        num_threads: Threads of animation and rasterizer; 0 takes all cores.
+        num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, for camera,
+            tracker and the other of the two need some as well.
     """
 
     max_rate_hz: float = ranged(60.0, 1.0, 240.0)
@@ -136,8 +138,7 @@ class AvatarRendererNode(ManagedNode):
         self._config: RendererConfig = self.config()
         self._view: ViewConfig = self.config("view.")
         self._presence = OperatorPresence(self.config("presence."))
-        if self._config.num_threads:
-            torch.set_num_threads(self._config.num_threads)
+        torch.set_num_threads(self._num_threads())
         self._renderer = self.make_renderer()
         output: OutputConfig = self.config("output.")
         self._frames = FramePublisher(self, self._view, output, self._renderer)
@@ -156,8 +157,7 @@ class AvatarRendererNode(ManagedNode):
 
     def make_renderer(self) -> FrameRenderer:
         """Create the rasterizer; a test puts its own here."""
-        threads = self._config.num_threads or None
-        return FrameRenderer(self._config.backend, num_threads=threads)
+        return FrameRenderer(self._config.backend, num_threads=self._num_threads())
 
     def make_animator(self, avatar: Avatar) -> Animator:
         """Create the animator of a new avatar; a test puts its own here."""
@@ -165,6 +165,9 @@ class AvatarRendererNode(ManagedNode):
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         return Animator(avatar, device=device)
+
+    def _num_threads(self) -> int:
+        return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
     def activate(self) -> None:
         """Start both threads."""

@@ -163,4 +163,5 @@ def expression_from_truth(truth: OperatorTruth, header: Header) -> Expression:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process of its own."""
+    torch.set_num_threads(1)  # the cores belong to animation and rendering
     return run(CameraNode, args)

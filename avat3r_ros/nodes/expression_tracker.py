@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -212,4 +213,5 @@ class ExpressionTrackerNode(ManagedNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process of its own."""
+    torch.set_num_threads(1)  # the cores belong to animation and rendering
     return run(ExpressionTrackerNode, args)
