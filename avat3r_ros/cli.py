@@ -136,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     # MediaPipe's C++ side logs through glog and ignores Python's logging.
     os.environ.setdefault("GLOG_minloglevel", "2")
-    # Its matrices are small: BLAS threads cost more than they bring. Must be set before numpy loads.
+    # Its matrices are small: BLAS threads cost more than they bring. Set before numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     args = make_parser().parse_args(argv)
     logging.basicConfig(
