@@ -9,7 +9,7 @@ from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import matrices_from_quats_wxyz
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import FADE_DISTANCE_M, build_base_guess
-from avat3r_ros.model.network import make_motion
+from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import REGIONS

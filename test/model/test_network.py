@@ -203,6 +203,21 @@ def test_bilinear_changes_vanish_at_the_references_code(template, head):
     assert moved.abs().max() > 1e-6
 
 
+def test_every_view_is_told_the_difference_to_its_own_code(template, views):
+    """Other cross-attention input for one view's code changes that view's pixels and no others."""
+    config = dataclasses.replace(DEBUG, expression_basis=0)
+    network = network_of(config, template, perturbed=True)
+    prefix = network.encode(views)
+    codes = prefix.base.codes.clone()
+    codes[1] = torch.from_numpy(arkit_code(mouthSmile=0.8))  # moves nothing in the fake rig
+    other = dataclasses.replace(prefix, base=dataclasses.replace(prefix.base, codes=codes))
+    pixels = slice(0, prefix.base.num_pixels)
+    change = (network.decode(other, CODE).means - network.decode(prefix, CODE).means)[pixels]
+    of_view = prefix.base.code_rows[pixels] == 1
+    assert (change[of_view].norm(dim=-1) > 0).all()
+    assert (change[~of_view] == 0).all()
+
+
 def test_a_sample_of_gaussians_decodes_like_all_of_them(config, template, views):
     network = network_of(config, template, perturbed=True)
     base = build_base_guess(views, config, template)
