@@ -1,0 +1,77 @@
+"""What is known of one person before any expression: the network's cache and the base guess."""
+
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Gaussians
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Everything about one person that does not depend on the target expression.
+
+    Attributes:
+        base: Base guess.
+        motion: Its rig; None without a motion prior.
+        num_views: V; the first V rows of `base.codes` are the references' codes.
+        tokens: Activations before the first cross-attention, of the tokens that are still needed;
+            None for the base guess alone.
+        token_views: View of each token.
+        slots: Where the decoder finds each kept pixel.
+        basis: Per-pixel bilinear components of position and colour, raw units; None if off.
+    """
+
+    base: BaseGuess
+    motion: RigMotion | None
+    num_views: int
+    tokens: Float[Tensor, "t d"] | None = None
+    token_views: Int[Tensor, "t"] | None = None
+    slots: Int[Tensor, "p"] | None = None
+    basis: Float[Tensor, "p 6 k"] | None = None
+
+    def base_gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:
+        """Return the base guess in an expression, without the network."""
+        return self.base.gaussians if self.motion is None else self.motion.gaussians(code)
+
+
+def make_motion(
+    base: BaseGuess,
+    identity: Float[Tensor, "k"],
+    template: HeadTemplate | None,
+    config: Avat3rConfig,
+) -> RigMotion | None:
+    """Build a person's rig for a base guess; None without a motion prior."""
+    if config.motion_prior == "none":
+        return None
+    if template is None:
+        raise ValueError("motion_prior='template' needs the head template, got None")
+    device = base.gaussians.means.device
+    return RigMotion(
+        base,
+        template.vertices(identity.float().to(template.neutral.device)).to(device),
+        template.triangles.to(device),
+        template.expression_basis.to(device),
+    )
+
+
+def subset_prefix(prefix: Prefix, indices: Int[Tensor, "k"]) -> Prefix:
+    """Keep some Gaussians of a prefix, in their order: geometry losses need only a sample.
+
+    Args:
+        prefix: Made by a network or not.
+        indices: Gaussians to keep, strictly increasing.
+    """
+    base = prefix.base.subset(indices)
+    pixels = indices[: base.num_pixels]
+    return replace(
+        prefix,
+        base=base,
+        motion=None if prefix.motion is None else prefix.motion.for_base(base),
+        slots=None if prefix.slots is None else prefix.slots[pixels],
+        basis=None if prefix.basis is None else prefix.basis[pixels],
+    )

@@ -1,0 +1,196 @@
+"""Colours of template Gaussians: what nobody has seen takes after what is next to it.
+
+Skin and scalp continue the nearest seen colours over the mesh (a harmonic function, as heat
+spreads); the hidden parts of an eye continue its seen ones; teeth, gums and tongue have colours of
+their own, scaled by the photos' brightness.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse import coo_matrix, diags
+from scipy.sparse.linalg import spsolve
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from avat3r_ros.rig import REGIONS, HeadTemplate
+from avat3r_ros.types import Gaussians
+
+REST_WEIGHT = 1e-4
+"""Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
+
+INTERIOR_COLORS = {
+    "teeth": (0.88, 0.84, 0.76),
+    "tongue": (0.74, 0.40, 0.40),
+    "inner_mouth": (0.48, 0.20, 0.20),
+    "eye": (0.86, 0.84, 0.82),
+    "eye_sockets": (0.36, 0.22, 0.20),
+}
+"""sRGB under full light (ours, by eye)."""
+
+INTERIOR_LIGHT_DEPTH_M = 0.05
+"""Behind the front teeth, light falls by 1/e over this depth."""
+
+DARKEST_INTERIOR = 0.12
+
+EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
+"""Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
+farther on they are white."""
+
+
+SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
+
+
+def surface_groups(template: HeadTemplate) -> Int[Tensor, "f"]:
+    """Group of every triangle: what can cover what, and where colours come from."""
+    of_region = {
+        "eye_left": EYE,
+        "eye_right": EYE,
+        "eye_sockets": SOCKET,
+        "teeth": TEETH,
+        "tongue": TONGUE,
+        "inner_mouth": INNER_MOUTH,
+        "eyelashes": LEFT_OUT,
+    }
+    table = torch.tensor([of_region.get(name, SKIN) for name in REGIONS])
+    return table[template.triangle_regions.long()]
+
+
+def surface_points(
+    vertices: Float[Tensor, "nv 3"],
+    template: HeadTemplate,
+    faces: Int[Tensor, "n"],
+    weights: Float[Tensor, "n 3"],
+) -> Float[Tensor, "n 3"]:
+    """Points at barycentric places of the template's triangles."""
+    return (vertices[template.triangles.long()[faces]] * weights[..., None]).sum(-2)
+
+
+def fill_colors(
+    neutral: Tensor,
+    template: HeadTemplate,
+    group: Tensor,
+    seen: Gaussians,
+    pixel_triangles: Tensor,
+    pixel_weights: Tensor,
+    inside: Tensor,
+    faces: Tensor,
+    weights: Tensor,
+) -> Float[Tensor, "n 3"]:
+    """Colour template Gaussians.
+
+    Args:
+        neutral: Vertices of the person at rest.
+        template: Head template.
+        group: `surface_groups` of it.
+        seen: Gaussians of the reference pixels.
+        pixel_triangles: Their triangles, -1 off the template.
+        pixel_weights: Their barycentrics.
+        inside: Which of them may lend their colour.
+        faces: Triangles of the points to colour.
+        weights: Their barycentrics.
+    """
+    on_skin = inside & (group[pixel_triangles.clamp(min=0)] == SKIN)
+    if not bool(on_skin.any()):
+        on_skin = torch.ones_like(inside)
+    skin = seen.colors[on_skin]
+    # The brightest seen skin stands for white under the photos' light.
+    light = float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
+
+    colors = torch.empty(len(faces), 3)
+    for kind, name in (
+        (TEETH, "teeth"),
+        (TONGUE, "tongue"),
+        (INNER_MOUTH, "inner_mouth"),
+        (EYE, "eye"),
+        (SOCKET, "eye_sockets"),
+    ):
+        colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
+    interior = (group[faces] == TEETH) | (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
+    if bool(interior.any()):
+        depth = surface_points(neutral, template, faces, weights)[:, 2]
+        teeth = group[faces] == TEETH
+        front = depth[teeth if bool(teeth.any()) else interior].max()
+        behind = (front - depth[interior]).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
+        colors[interior] *= torch.exp(-behind).clamp(min=DARKEST_INTERIOR)[:, None]
+    on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
+    hidden = group[faces] == EYE
+    if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):
+        colors[hidden] = _continued_eye(
+            surface_points(neutral, template, pixel_triangles[on_eye], pixel_weights[on_eye]),
+            seen.colors[on_eye],
+            surface_points(neutral, template, faces[hidden], weights[hidden]),
+        )
+    on = group[faces] == SKIN
+    if bool(on.any()):
+        triangles = template.triangles.long()
+        use = on_skin & (pixel_triangles >= 0)
+        per_vertex = _spread_colors(
+            len(neutral),
+            triangles[group == SKIN],
+            triangles[pixel_triangles[use]],
+            pixel_weights[use],
+            seen.colors[use],
+            skin.mean(0),
+        )
+        colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
+    return colors
+
+
+def _continued_eye(
+    seen_points: Float[Tensor, "p 3"],
+    seen_colors: Float[Tensor, "p 3"],
+    hidden: Float[Tensor, "n 3"],
+) -> Float[Tensor, "n 3"]:
+    """Colours of hidden parts of the eyes: the nearest seen ones, then the white of the eye."""
+    brightness = seen_colors.sum(-1)
+    white = seen_colors[brightness >= torch.quantile(brightness, 0.8)].mean(0)
+    distance, nearest = cKDTree(seen_points.numpy()).query(hidden.numpy(), k=EYE_NEIGHBORS)
+    distance = torch.from_numpy(distance).float()
+    weight = 1 / (distance + 3e-4)
+    near = (seen_colors[torch.from_numpy(nearest)] * weight[..., None]).sum(1)
+    near = near / weight.sum(1, keepdim=True)
+    share = torch.exp(-((distance.mean(1, keepdim=True) / EYE_REACH_M) ** 2))
+    return share * near + (1 - share) * white
+
+
+def _spread_colors(
+    num_vertices: int,
+    triangles: Int[Tensor, "f 3"],
+    corners: Int[Tensor, "p 3"],
+    corner_weights: Float[Tensor, "p 3"],
+    colors: Float[Tensor, "p 3"],
+    rest: Float[Tensor, "3"],
+) -> Float[Tensor, "nv 3"]:
+    """Colours of all vertices: seen ones average their pixels, the others their neighbours.
+
+    Args:
+        num_vertices: Of the template.
+        triangles: The surface colours spread over.
+        corners: Vertices of the triangle each pixel lies on.
+        corner_weights: Barycentrics of the pixels.
+        colors: Colours of the pixels.
+        rest: Colour of parts that no seen colour reaches.
+    """
+    weight = torch.zeros(num_vertices).index_add_(0, corners.flatten(), corner_weights.flatten())
+    total = torch.zeros(num_vertices, 3).index_add_(
+        0, corners.flatten(), (corner_weights[..., None] * colors[:, None]).flatten(0, 1)
+    )
+    known = (weight > 0.5).numpy()
+    values = np.broadcast_to(rest.double().numpy(), (num_vertices, 3)).copy()
+    values[known] = (total[known] / weight[known, None]).numpy()
+    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).numpy()
+    both_ways = np.concatenate([edges, edges[:, ::-1]])
+    adjacency = coo_matrix(
+        (np.ones(len(both_ways)), (both_ways[:, 0], both_ways[:, 1])),
+        shape=(num_vertices, num_vertices),
+    ).tocsr()
+    free = (~known).nonzero()[0]
+    if not len(free):
+        return torch.from_numpy(values).float()
+    degree = np.asarray(adjacency.sum(1))[:, 0]
+    rows = adjacency[free]
+    system = diags(degree[free] + REST_WEIGHT) - rows[:, free]
+    pull = rows[:, known.nonzero()[0]] @ values[known] + REST_WEIGHT * rest.double().numpy()
+    values[free] = spsolve(system.tocsc(), pull).reshape(len(free), 3)
+    return torch.from_numpy(values).float().clamp(0, 1)
