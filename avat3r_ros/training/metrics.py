@@ -71,9 +71,9 @@ def ssim(
 
 
 def moving_points(
-    truth: Float[Tensor, "*b p 3"], before: Float[Tensor, "*b p 3"]
+    truth: Float[Tensor, "*b p 3"], before: Float[Tensor, "p 3"]
 ) -> Bool[Tensor, "*b p"]:
-    """Points that truly move between two expressions."""
+    """Points that truly move from one expression to others."""
     return (truth - before).norm(dim=-1) > MOVING_FROM_M
 
 

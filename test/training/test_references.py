@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from avat3r_ros.geometry import pixel_centers, project_points, transform_points
+from avat3r_ros.training.references import Similarity, align
+
+
+def with_surface(person):
+    known = (person.surfaces.triangle_ids >= 0) & (person.views.masks[:, 0] > 0.5)
+    return known.flatten().nonzero()[:, 0]
+
+
+def test_exact_references_lie_on_the_person(exact):
+    pixels = with_surface(exact)
+    placed = exact.views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)[pixels]
+    assert len(pixels) > 2000
+    assert (placed - exact.photographed_positions(pixels)).norm(dim=-1).max() < 1e-6
+
+
+def test_exact_references_are_seen_where_they_are(exact):
+    """The crop's camera, the true surface and the pixel grid agree: no half pixel is lost."""
+    for view in range(3):
+        known = exact.surfaces.triangle_ids[view] >= 0
+        pixels = view * 64 * 64 + known.flatten().nonzero()[:, 0]
+        points = exact.photographed_positions(pixels)
+        camera = exact.views.cameras[view]
+        seen = project_points(camera.intrinsics, transform_points(camera.camera_from_head, points))
+        assert (seen - pixel_centers(64, 64)[known]).abs().max() < 2e-3
+
+
+def test_fitted_references_have_the_errors_of_a_fit(fitted, exact):
+    pixels = with_surface(fitted)
+    placed = fitted.views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)[pixels]
+    error = (placed - fitted.photographed_positions(pixels)).norm(dim=-1) * 1000
+    # Millimetres; 3 to 5 for most people. Neither a wrong frame (> 30) nor the truth (0).
+    assert 0.5 < error.median() < 10
+    assert not torch.equal(fitted.views.codes, exact.views.codes)
+
+
+def test_targets_follow_into_the_frame_of_the_fit(fitted, sample):
+    """Moved points in moved cameras land on the same pixels as before."""
+    points = torch.from_numpy(sample.mesh.rest[::50])
+    true, moved = sample.targets.cameras[0], fitted.targets.cameras[0]
+    before = project_points(true.intrinsics, transform_points(true.camera_from_head, points))
+    in_fit = fitted.fit_from_true.points(points)
+    after = project_points(moved.intrinsics, transform_points(moved.camera_from_head, in_fit))
+    assert (before - after).abs().max() < 1e-2
+    rotation = moved.camera_from_head[:3, :3]
+    assert torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-5)
+
+
+def test_alignment_finds_a_known_similarity(template):
+    angle = 0.2
+    rotation = np.array(
+        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    )
+    known = Similarity(1.07, rotation, np.array([0.01, -0.02, 0.03]))
+    rest = template.neutral.numpy()
+    moved = known.points(template.neutral).numpy()
+    found = align(template, rest, moved)
+    assert found.scale == pytest.approx(1.07, abs=1e-5)
+    assert np.allclose(found.rotation, rotation, atol=1e-5)
+    assert np.allclose(found.translation, known.translation, atol=1e-5)
+
+
+def test_true_positions_move_with_the_expression(exact):
+    pixels = with_surface(exact)[::10]
+    codes = torch.zeros(2, 52)
+    codes[1, 17] = 1.0  # jawOpen
+    positions = exact.true_positions(pixels, codes)
+    moved = (positions[1] - positions[0]).norm(dim=-1)
+    assert moved.max() > 0.02
+    assert (moved < 1e-4).float().mean() > 0.2  # forehead, eyes and scalp stay

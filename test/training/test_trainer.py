@@ -1,0 +1,162 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from avat3r_ros.data.sampling import TRAINING_SEEDS
+from avat3r_ros.model import Avat3r, load_network, preset
+from avat3r_ros.training import people, trainer
+from avat3r_ros.training.evaluation import METHODS, score_person
+from avat3r_ros.training.people import Crowd
+from avat3r_ros.training.steps import StepConfig, step_loss
+from avat3r_ros.training.trainer import TrainingConfig, learning_rate, train
+
+STEP = StepConfig(points=150, codes=2, targets=1)
+CONFIG = TrainingConfig(
+    preset="debug",
+    steps=6,
+    geometry_share=0.5,
+    crowd_size=2,
+    steps_per_person=4,
+    workers=0,
+    warmup_steps=2,
+    learning_rate=1e-3,
+    evaluation_people=0,
+    step=STEP,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tensors are tiny here; threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def crowd(monkeypatch, small_person):
+    """Everybody is the one small person; who would have been made is noted."""
+    made = []
+
+    def quickly(seed, *arguments, **options):
+        made.append(seed)
+        return small_person
+
+    monkeypatch.setattr(people, "make_person", quickly)
+    return made
+
+
+def test_loss_falls_on_one_person(small_person, template):
+    torch.manual_seed(0)
+    network = Avat3r(preset("debug"), template)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    losses = []
+    for step in range(20):
+        loss, scalars = step_loss(
+            network, [small_person], STEP, np.random.default_rng(step % 4), with_pictures=False
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+    assert scalars["moving_mm"] < scalars["base_moving_mm"]
+
+
+def test_both_losses_reach_every_parameter(small_person, template):
+    torch.manual_seed(0)
+    network = Avat3r(preset("debug"), template)
+    # Last layers that are zero keep gradients from all layers before them.
+    for layer in network.output_layers():
+        torch.nn.init.normal_(layer.weight, std=0.01)
+    loss, scalars = step_loss(
+        network, [small_person], STEP, np.random.default_rng(0), with_pictures=True
+    )
+    loss.backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+    assert {"geometry", "l1", "ssim", "coverage", "growth", "fading"} <= set(scalars)
+
+
+def test_an_untrained_network_scores_as_its_base_guess(small_person, template):
+    network = Avat3r(preset("debug"), template).eval()
+    scores = score_person(network, small_person, template)
+    assert tuple(scores) == METHODS
+    assert scores["network"] == scores["base guess"]
+    assert scores["cloud"]["moving_mm"] > scores["base guess"]["moving_mm"]
+    assert scores["frozen neutral"]["moving_mm"] > scores["base guess"]["moving_mm"]
+
+
+def test_a_resumed_run_equals_a_straight_one(crowd, template, tmp_path):
+    straight = train(CONFIG, tmp_path / "straight", template=template)
+    train(CONFIG, tmp_path / "resumed", template=template, stop_after=3)
+    resumed = train(CONFIG, tmp_path / "resumed", template=template, resume=True)
+    one, other = load_network(straight, template=template), load_network(resumed, template=template)
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    lines = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [3, 6]
+    assert not one.is_untrained()
+
+
+def test_a_run_is_not_overwritten_nor_continued_as_another(crowd, template, tmp_path):
+    train(CONFIG, tmp_path, template=template, stop_after=1)
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(CONFIG, tmp_path, template=template)
+    other = dataclasses.replace(CONFIG, learning_rate=2e-3)
+    with pytest.raises(ValueError, match="learning_rate"):
+        train(other, tmp_path, template=template, resume=True)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_and_ends_the_run(
+    crowd, template, tmp_path, monkeypatch
+):
+    def broken(network, *arguments, **options):
+        return sum(p.sum() for p in network.parameters()) * float("nan"), {}
+
+    monkeypatch.setattr(trainer, "step_loss", broken)
+    config = dataclasses.replace(CONFIG, steps=50)
+    with pytest.raises(RuntimeError, match="not finite"):
+        train(config, tmp_path, template=template)
+    monkeypatch.setattr(trainer, "MAX_BAD_STEPS", 1000)
+    train(config, tmp_path / "short", template=template, stop_after=2)
+    state = torch.load(tmp_path / "short" / trainer.CHECKPOINT, weights_only=True)
+    assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+def test_the_crowd_changes_one_by_one_and_is_never_held_out(crowd):
+    with Crowd(preset("debug"), "fitted", size=3, steps_per_person=30) as together:
+        seeds = [[together.seed_of(slot, step) for slot in range(3)] for step in range(120)]
+        changes = [sum(a != b for a, b in zip(one, two, strict=True))
+                   for one, two in zip(seeds, seeds[1:], strict=False)]  # fmt: skip
+        assert max(changes) == 1
+        assert sum(changes) == 11  # one in ten steps
+        assert all(seed in TRAINING_SEEDS for now in seeds for seed in now)
+        assert all(len(set(now)) == 3 for now in seeds)
+        together.person(0, 0)
+        together.person(0, 1)
+        together.person(0, 30)
+        assert crowd == [seeds[0][0], seeds[30][0]]
+        with pytest.raises(ValueError, match="slot"):
+            together.seed_of(3, 0)
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    config = dataclasses.replace(CONFIG, steps=100, warmup_steps=10)
+    rates = [learning_rate(config, step) for step in range(100)]
+    assert rates[0] == pytest.approx(1e-4)
+    assert max(rates) == rates[10] == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(5e-5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 0}, {"crowd_size": 5}, {"ema": 1.5}, {"learning_rate": 0.0}, {"seed": -1}],
+)
+def test_wrong_settings_are_refused(change):
+    with pytest.raises(ValueError, match="expected"):
+        dataclasses.replace(CONFIG, **change)
