@@ -9,7 +9,7 @@ from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.model_files import find_model
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
-from avat3r_ros.tracking.landmarker import Landmarker, RawFace
+from avat3r_ros.tracking.landmarker import RECOUNT_EVERY, Landmarker, RawFace
 from avat3r_ros.types import FaceState
 
 try:
@@ -145,6 +145,21 @@ def test_a_small_face_in_a_large_photo_is_found(stills, face_image):
     # Measured: mean (0.15, 0.22) px, the crops of the network differ.
     assert np.abs(offset.mean(0)).max() < 1.0
     assert np.abs(state.code - alone.code).max() < 0.2
+
+
+def test_a_second_person_is_noticed_within_a_second(tracker, face_image):
+    """A lone face is followed alone, and counted again every RECOUNT_EVERY images."""
+    alone = np.full((530, 340, 3), 150, np.uint8)
+    alone[230:] = face_image
+    both = alone.copy()
+    both[:225, :255] = cv2.resize(face_image, (255, 225), interpolation=cv2.INTER_AREA)
+    for i in range(3):
+        assert tracker.track(alone, i / 30).num_faces == 1
+    counts = [tracker.track(both, (3 + i) / 30).num_faces for i in range(RECOUNT_EVERY + 2)]
+    assert counts[0] == 1 and counts[-1] == 2, counts
+    states = [tracker.track(alone, 2 + i / 30) for i in range(3)]
+    assert [state.num_faces for state in states] == [1, 1, 1]
+    assert tracker.track(both[:225].copy(), 2.2).detected, "found anew where the face moved"
 
 
 def test_codes_equal_the_slow_public_way(face_image):
