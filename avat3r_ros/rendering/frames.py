@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avat3r_ros.native import SplatScene, SplatStats, SplatWorkspace
+from avat3r_ros.rendering.checks import check_cameras, check_shapes, finite_rows
 from avat3r_ros.rendering.rasterization import Backend, rasterization, resolve_backend
 from avat3r_ros.types import Camera, Gaussians
 
@@ -117,31 +118,31 @@ class FrameRenderer:
         """
         if order not in ("rgb", "bgr"):
             raise ValueError(f"expected order 'rgb' or 'bgr', got {order!r}")
-        if gaussians.colors.shape != gaussians.means.shape:
-            raise ValueError(
-                f"expected colors {tuple(gaussians.means.shape)} like means, got "
-                f"{tuple(gaussians.colors.shape)}"
-            )
         device = gaussians.means.device
         viewmats, intrinsics = _camera_tensors(camera, device)
         backgrounds = None
         if background is not None:
             row = torch.as_tensor(np.asarray(background, np.float32), device=device)
-            if row.shape != (3,) or not torch.isfinite(row).all():
-                raise ValueError(f"expected a finite background of 3 numbers, got {background}")
+            if row.shape != (3,):
+                raise ValueError(f"expected a background of 3 numbers, got {background}")
             backgrounds = row.expand(len(viewmats), 3).contiguous()
+        fields = _fields(gaussians)
+        check_shapes(*fields, viewmats, intrinsics, backgrounds)
+        check_cameras(viewmats, intrinsics, backgrounds, camera.width, camera.height)
+        if gaussians.colors.shape[1] != 3:
+            raise ValueError(f"expected colors (N, 3), got {tuple(gaussians.colors.shape)}")
         shape = (len(viewmats), camera.height, camera.width, 3)
         if self._image.shape != shape:
             self._image = torch.empty(shape, dtype=torch.uint8)
         if resolve_backend(self._backend, device) == "cpu":
-            self._render_on_cpu(gaussians, camera, viewmats, intrinsics, backgrounds, order)
+            self._render_on_cpu(fields, camera, viewmats, intrinsics, backgrounds, order)
         else:
-            self._render_with_gsplat(gaussians, camera, viewmats, intrinsics, backgrounds, order)
+            self._render_with_gsplat(fields, camera, viewmats, intrinsics, backgrounds, order)
         return self._image.numpy()
 
     def _render_on_cpu(
         self,
-        gaussians: Gaussians,
+        fields: list[Tensor],
         camera: Camera,
         viewmats: Tensor,
         intrinsics: Tensor,
@@ -151,7 +152,7 @@ class FrameRenderer:
         if self._workspace is None:
             self._workspace = SplatWorkspace()
         scene = SplatScene(
-            *(tensor.float().contiguous() for tensor in _fields(gaussians)),
+            *(tensor.float().contiguous() for tensor in fields),
             viewmats,
             intrinsics,
             camera.width,
@@ -168,15 +169,14 @@ class FrameRenderer:
 
     def _render_with_gsplat(
         self,
-        gaussians: Gaussians,
+        fields: list[Tensor],
         camera: Camera,
         viewmats: Tensor,
         intrinsics: Tensor,
         backgrounds: Tensor | None,
         order: str,
     ) -> None:
-        fields = _fields(gaussians)
-        finite = torch.stack([torch.isfinite(f).reshape(len(f), -1).all(1) for f in fields]).all(0)
+        finite = finite_rows(*fields)
         self.last_num_invalid = int((~finite).sum())
         if self.last_num_invalid:
             fields = [field[finite] for field in fields]
@@ -206,10 +206,4 @@ def _camera_tensors(camera: Camera, device: torch.device) -> tuple[Tensor, Tenso
         tensor.to(device=device, dtype=torch.float32).reshape(-1, n, n).contiguous()
         for tensor, n in ((camera.camera_from_head, 4), (camera.intrinsics, 3))
     )
-    if not (torch.isfinite(viewmats).all() and torch.isfinite(intrinsics).all()):
-        raise ValueError("expected a finite camera, got a NaN or an infinity")
-    if len(viewmats) != len(intrinsics):
-        raise ValueError(
-            f"expected as many intrinsics as poses ({len(viewmats)}), got {len(intrinsics)}"
-        )
     return viewmats, intrinsics

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from avat3r_ros.native import SplatScene
 from avat3r_ros.rendering import cpu_backend, gsplat_backend
+from avat3r_ros.rendering.checks import check_cameras, check_shapes, finite_rows
 
 Backend = Literal["auto", "gsplat", "cpu"]
 RenderMode = Literal["RGB", "D", "ED", "RGB+D", "RGB+ED"]
@@ -74,17 +75,23 @@ def rasterization(
     with_color, with_depth = "RGB" in render_mode, "D" in render_mode
     if not with_color:
         colors = backgrounds = None
-    _check_shapes(
-        means, quats_wxyz, scales, opacities, colors, viewmats, Ks, backgrounds, with_color
-    )
-    _check_numbers(width, height, near_plane, far_plane, eps2d, viewmats, Ks, backgrounds)
+    elif colors is None:
+        raise ValueError(f"expected colors (N, 1..3) for render_mode {render_mode!r}, got None")
+    check_shapes(means, quats_wxyz, scales, opacities, colors, viewmats, Ks, backgrounds)
+    check_cameras(viewmats, Ks, backgrounds, width, height)
+    if Ks.requires_grad:
+        raise ValueError("expected Ks without requires_grad: no back-end has their gradients")
+    if not 0 < near_plane < far_plane:
+        raise ValueError(f"expected 0 < near_plane < far_plane, got {near_plane} and {far_plane}")
+    if not 0 <= eps2d < float("inf"):
+        raise ValueError(f"expected eps2d >= 0, got {eps2d}")
     tensors = [
         None if tensor is None else tensor.to(torch.float32)
         for tensor in (means, quats_wxyz, scales, opacities, colors, viewmats, Ks, backgrounds)
     ]
     chosen = resolve_backend(backend, means.device)
     if chosen == "gsplat":
-        _check_finite(tensors[:5])
+        _refuse(int((~finite_rows(*tensors[:5])).sum()), len(means))
         channels, alphas, facts = gsplat_backend.rasterize(
             *tensors[:7],
             width,
@@ -108,11 +115,7 @@ def rasterization(
         far_plane=far_plane,
     )
     channels, alphas, stats = cpu_backend.rasterize(scene, num_threads or torch.get_num_threads())
-    if stats.num_invalid:
-        raise ValueError(
-            f"expected finite Gaussians, got {stats.num_invalid} of {len(means)} with a NaN or an "
-            "infinity"
-        )
+    _refuse(stats.num_invalid, len(means))
     alphas = alphas[..., None]
     if "ED" in render_mode:
         expected = channels[..., -1:] / alphas.clamp(min=1e-10)
@@ -138,77 +141,8 @@ def resolve_backend(backend: Backend, device: torch.device) -> Literal["gsplat",
     return chosen
 
 
-def _check_shapes(
-    means: Tensor,
-    quats_wxyz: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor | None,
-    viewmats: Tensor,
-    intrinsics: Tensor,
-    backgrounds: Tensor | None,
-    with_color: bool,
-) -> None:
-    n = means.shape[0] if means.ndim else 0
-    c = viewmats.shape[0] if viewmats.ndim else 0
-    if with_color and (colors is None or colors.ndim != 2 or not 1 <= colors.shape[1] <= 3):
-        got = None if colors is None else tuple(colors.shape)
-        raise ValueError(f"expected colors (N, 1..3), got {got}")
-    d = 0 if colors is None else colors.shape[1]
-    for name, tensor, shape in (
-        ("means", means, (n, 3)),
-        ("quats_wxyz", quats_wxyz, (n, 4)),
-        ("scales", scales, (n, 3)),
-        ("opacities", opacities, (n,)),
-        ("colors", colors, (n, d)),
-        ("viewmats", viewmats, (c, 4, 4)),
-        ("Ks", intrinsics, (c, 3, 3)),
-        ("backgrounds", backgrounds, (c, d)),
-    ):
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"expected {name} {shape}, got {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"expected {name} of floats, got {tensor.dtype}")
-        if tensor.device != means.device:
-            raise ValueError(
-                f"expected {name} on {means.device} like means, got it on {tensor.device}"
-            )
-    if c < 1:
-        raise ValueError("expected at least one camera, got viewmats of length 0")
-    if intrinsics.requires_grad:
-        raise ValueError("expected Ks without requires_grad: no back-end has their gradients")
-
-
-def _check_numbers(
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    eps2d: float,
-    viewmats: Tensor,
-    intrinsics: Tensor,
-    backgrounds: Tensor | None,
-) -> None:
-    if width < 1 or height < 1:
-        raise ValueError(f"expected a positive image size, got {width}x{height}")
-    if not 0 < near_plane < far_plane:
-        raise ValueError(f"expected 0 < near_plane < far_plane, got {near_plane} and {far_plane}")
-    if not 0 <= eps2d < float("inf"):
-        raise ValueError(f"expected eps2d >= 0, got {eps2d}")
-    for name, tensor in (("viewmats", viewmats), ("Ks", intrinsics), ("backgrounds", backgrounds)):
-        if tensor is not None and not torch.isfinite(tensor).all():
-            raise ValueError(f"expected finite {name}, got a NaN or an infinity")
-    focal = intrinsics.detach()[:, [0, 1], [0, 1]]
-    if not (focal > 0).all():
-        raise ValueError(f"expected positive focal lengths in Ks, got {focal.min().item()}")
-
-
-def _check_finite(gaussians: list[Tensor | None]) -> None:
-    finite = [torch.isfinite(t).reshape(len(t), -1).all(1) for t in gaussians if t is not None]
-    bad = ~torch.stack(finite).all(0)
-    if (count := int(bad.sum())) > 0:
+def _refuse(num_invalid: int, num: int) -> None:
+    if num_invalid:
         raise ValueError(
-            f"expected finite Gaussians, got {count} of {len(bad)} with a NaN or an infinity"
+            f"expected finite Gaussians, got {num_invalid} of {num} with a NaN or an infinity"
         )

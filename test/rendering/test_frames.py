@@ -1,6 +1,7 @@
 """`render_gaussians` and the live path to bytes."""
 
 import inspect
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,10 +98,13 @@ def test_bad_arguments_are_refused(view):
     render = inspect.unwrap(rendering.FrameRenderer.render_u8)
     with pytest.raises(ValueError, match="expected order"):
         render(rendering.FrameRenderer(), gaussians, cameras, None, "hsv")
-    with pytest.raises(ValueError, match="expected a finite background of 3 numbers"):
+    with pytest.raises(ValueError, match="expected a background of 3 numbers"):
         render(rendering.FrameRenderer(), gaussians, cameras, np.array([1.0, 2.0]))
     broken = Camera(cameras.intrinsics, cameras.camera_from_head * float("nan"), WIDTH, HEIGHT)
-    with pytest.raises(ValueError, match="expected a finite camera"):
+    with pytest.raises(ValueError, match="expected finite viewmats"):
         render(rendering.FrameRenderer(), gaussians, broken)
+    short = SimpleNamespace(**{**vars(gaussians), "quats_wxyz": gaussians.quats_wxyz[:, :3]})
+    with pytest.raises(ValueError, match=r"expected quats_wxyz \(300, 4\), got \(300, 3\)"):
+        render(rendering.FrameRenderer(), short, cameras)
     with pytest.raises(RuntimeError, match="backend 'gsplat' cannot run"):
         render(rendering.FrameRenderer("gsplat"), gaussians, cameras)

@@ -4,12 +4,14 @@ import inspect
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from avat3r_ros import native, rendering
+from avat3r_ros.rendering import gsplat_backend
 from avat3r_ros.rendering.rasterization import resolve_backend
 from avat3r_ros.rendering.reference import render_reference
 
@@ -425,6 +427,38 @@ def test_unknown_names_are_refused(make_scene):
 def test_gsplat_without_cuda_names_the_remedy(make_scene):
     with pytest.raises(RuntimeError, match="no CUDA device.*backend='cpu'"):
         render(make_scene(11), backend="gsplat")
+
+
+def test_gsplat_is_called_with_our_conventions(make_scene, monkeypatch):
+    """With a stand-in for gsplat: the arguments must be right on machines without a GPU, too."""
+    calls = []
+
+    def stand_in(means, quats, scales, opacities, colors, viewmats, *rest, **options):
+        calls.append((quats, viewmats, *rest, options))
+        height, width = rest[2], rest[1]
+        return torch.zeros(1, height, width, 1), torch.zeros(1, height, width, 1), {"tile_size": 16}
+
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=stand_in))
+    monkeypatch.setattr(gsplat_backend, "require", lambda: None)
+    scene = make_scene(11)
+    gsplat_backend.rasterize(
+        *(getattr(scene, name) for name in NAMES[:4]),
+        None,
+        scene.viewmats,
+        scene.Ks,
+        WIDTH,
+        HEIGHT,
+        near_plane=0.02,
+        far_plane=9.0,
+        eps2d=0.1,
+        backgrounds=None,
+        render_mode="ED",
+    )
+    quats, viewmats, intrinsics, width, height, options = calls[0]
+    assert quats is scene.quats_wxyz and viewmats is scene.viewmats and intrinsics is scene.Ks
+    assert (width, height) == (WIDTH, HEIGHT)
+    assert options["near_plane"] == 0.02 and options["far_plane"] == 9 and options["eps2d"] == 0.1
+    assert options["render_mode"] == "ED" and options["backgrounds"] is None
 
 
 def test_importing_loads_no_library_and_the_cpu_needs_no_gsplat():
