@@ -35,6 +35,11 @@ def test_every_ros_import_of_the_nodes_is_a_dependency():
         "numpy": "python3-numpy",
         "cv2": "python3-opencv",
         "yaml": "python3-yaml",
+        "scipy": "python3-scipy",
+        "tqdm": "python3-tqdm",
+        "PIL": "python3-pil",
+        "imageio": "python3-imageio",
+        "skimage": "python3-skimage",
         "builtin_interfaces": "std_msgs",  # comes with every message
     }
     for path in (ROOT / "avat3r_ros" / "nodes").glob("*.py"):
@@ -53,13 +58,10 @@ def test_every_ros_import_of_the_nodes_is_a_dependency():
 
 
 def test_every_interface_file_is_generated():
-    listed = set(
-        re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', (ROOT / "CMakeLists.txt").read_text())
-    )
-    present = {
-        str(p.relative_to(ROOT)) for d in ("msg", "srv", "action") for p in (ROOT / d).iterdir()
-    }
-    assert listed == present
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    listed = set(re.findall(r'"((?:msg|srv|action)/\w+\.\w+)"', cmake))
+    folders = [ROOT / name for name in ("msg", "srv", "action")]
+    assert listed == {str(p.relative_to(ROOT)) for d in folders for p in d.iterdir()}
 
 
 def test_every_node_has_an_executable_and_a_main():

@@ -1,8 +1,8 @@
 """STAND-IN for the part of ROS 2's `launch` and `launch_ros` that telepresence.launch.py uses.
 
 `launch` is on no package registry, so a machine without ROS cannot import it. With this the launch
-file is executed all the same and its nodes compared with `avat3r telepresence`. It does not show that
-the real `ros2 launch` accepts the file; a test on a ROS machine does.
+file is executed all the same and its nodes compared with `avat3r telepresence`. It does not show
+that the real `ros2 launch` accepts the file; a test on a ROS machine does.
 """
 
 import runpy

@@ -1,7 +1,8 @@
 """Parameters come from dataclasses; the shipped YAML names only parameters that exist."""
 
 import pathlib
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, fields
 
 import pytest
 import yaml
@@ -115,3 +116,13 @@ def test_a_config_that_contradicts_itself_keeps_the_node_unconfigured(graph, ove
 class _Closable:
     def close(self):
         """The tracker's interface."""
+
+
+@pytest.mark.parametrize("name", sorted(NODES))
+def test_documentation_lists_every_parameter(graph, name):
+    text = (CONFIG.parents[1] / "docs" / "ros.md").read_text()
+    section = text.split(f"### {name}\n")[1].split("\n### ")[0]
+    node = graph.add(NODES[name]())
+    ours = {n for prefix, c in node._configs.items() for n in (prefix + f.name for f in fields(c))}
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE))
+    assert listed == ours, f"docs/ros.md, {name}: {listed ^ ours}"
