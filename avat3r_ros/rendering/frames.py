@@ -126,7 +126,7 @@ class FrameRenderer:
             if row.shape != (3,):
                 raise ValueError(f"expected a background of 3 numbers, got {background}")
             backgrounds = row.expand(len(viewmats), 3).contiguous()
-        fields = _fields(gaussians)
+        fields = [getattr(gaussians, name) for name in Gaussians.__dataclass_fields__]
         check_shapes(*fields, viewmats, intrinsics, backgrounds)
         check_cameras(viewmats, intrinsics, backgrounds, camera.width, camera.height)
         if gaussians.colors.shape[1] != 3:
@@ -191,13 +191,6 @@ class FrameRenderer:
         )
         image = (channels.clamp(0, 1) * 255 + 0.5).to(torch.uint8)
         self._image.copy_(image if order == "rgb" else image.flip(-1))
-
-
-def _fields(gaussians: Gaussians) -> list[Tensor]:
-    return [
-        *(gaussians.means, gaussians.quats_wxyz, gaussians.scales),
-        *(gaussians.opacities, gaussians.colors),
-    ]
 
 
 def _camera_tensors(camera: Camera, device: torch.device) -> tuple[Tensor, Tensor]:
