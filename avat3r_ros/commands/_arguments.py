@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from avat3r_ros import geometry
 from avat3r_ros.expression import arkit_code
@@ -30,18 +31,16 @@ def parse_expression(text: str | None) -> np.ndarray:
     return arkit_code(**scores)
 
 
-def parse_background(text: str) -> tuple[float, float, float]:
-    """Turn black, white or `r,g,b` into RGB in [0, 1]."""
-    named = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
-    if text in named:
-        return named[text]
+def parse_background(text: str) -> Float[np.ndarray, "3"]:
+    """Turn black, white or `r,g,b` into RGB in [0, 1], float32."""
+    named = {"black": "0,0,0", "white": "1,1,1"}
     try:
-        red, green, blue = (float(v) for v in text.split(","))
+        red, green, blue = (float(v) for v in named.get(text, text).split(","))
     except ValueError:
         raise ValueError(f"expected black, white or r,g,b for --background, got {text!r}") from None
     if not all(0 <= v <= 1 for v in (red, green, blue)):
         raise ValueError(f"expected background values in [0, 1], got {text!r}")
-    return red, green, blue
+    return np.array([red, green, blue], np.float32)
 
 
 def parse_camera(text: str) -> tuple[float, float, float]:

@@ -81,7 +81,7 @@ def score_targets(
                 {
                     "target": photo.path.name,
                     "psnr_db": float(psnr(prediction, target, mask)),
-                    "ssim": float(ssim(prediction, target, mask)),
+                    "ssim": float(ssim(prediction[None], target[None], mask[None])),
                     "landmark_distance_px": distance,
                 }
             )

@@ -6,8 +6,8 @@ import numpy as np
 from tqdm import tqdm
 
 from avat3r_ros.commands._arguments import head_camera, output_path
-from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.data.expressions import random_code
+from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.pictures import contact_sheet, uint8_image, write_png
 from avat3r_ros.rig import HeadTemplate
 

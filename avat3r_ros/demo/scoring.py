@@ -44,7 +44,7 @@ class DemoFrame:
     """
 
     stamp_s: float
-    driver: Picture
+    driver: UInt8[np.ndarray, "driver_h driver_w 3"]
     code: Float[np.ndarray, "52"]
     rendered: Picture
     camera: Camera

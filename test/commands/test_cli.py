@@ -1,0 +1,169 @@
+"""The `avat3r` command as a user runs it: from photos to pictures; one clear line for mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avat3r_ros.cli import EXAMPLES, main
+from avat3r_ros.code_file import read_codes
+from avat3r_ros.data.operator import SyntheticOperator
+
+pytest.importorskip("mediapipe", reason="needs mediapipe: make env")
+
+PHOTO_TIMES_S = (0.5, 2.5, 5.0)
+"""The operator's capture script: front, turned to one side, turned to the other."""
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Photos of a synthetic person, an avatar of them, and a short video of the same person."""
+    folder = tmp_path_factory.mktemp("cli")
+    operator = SyntheticOperator(5)
+    for i, time_s in enumerate(PHOTO_TIMES_S):
+        Image.fromarray(operator.frame(time_s)).save(folder / f"photo{i}.png")
+    from avat3r_ros.capture.video import VideoWriter
+
+    with VideoWriter(folder / "driver.mp4", 640, 480, 10.0) as writer:
+        for frame in range(8):  # opens the mouth
+            writer.write(operator.frame(10.0 + 0.1 * frame))
+    photos = [str(folder / f"photo{i}.png") for i in range(len(PHOTO_TIMES_S))]
+    report = str(folder / "report.png")
+    assert main(["build", *photos, "-o", str(folder / "me.avat3r"), "--report", report]) == 0
+    return folder
+
+
+def brightness(path) -> float:
+    return float(np.asarray(Image.open(path).convert("RGB")).mean())
+
+
+def test_build_leaves_an_avatar_and_a_report(workplace):
+    assert (workplace / "me.avat3r").stat().st_size > 100_000
+    assert brightness(workplace / "report.png") > 10
+
+
+def test_render_shows_a_head_that_opens_its_mouth(workplace):
+    pictures = []
+    for name, expression in (("closed", "jawOpen=0"), ("open", "jawOpen=0.8")):
+        path = workplace / f"{name}.png"
+        options = ["--size", "128", "-o", str(path)]
+        assert (
+            main(["render", str(workplace / "me.avat3r"), "--expression", expression, *options])
+            == 0
+        )
+        pictures.append(np.asarray(Image.open(path).convert("RGB")).astype(float))
+    closed, opened = pictures
+    assert closed.shape == (128, 128, 3)
+    assert 0.1 < (closed.max(-1) > 20).mean() < 0.8  # a head on black
+    change = np.abs(closed - opened).max(-1) > 20
+    rows = np.nonzero(change)[0]
+    assert change.sum() > 60
+    assert np.median(rows) > 64  # the mouth is in the lower half
+
+
+def test_track_then_render_a_video(workplace):
+    codes, video = workplace / "codes.jsonl", workplace / "out.mp4"
+    assert main(["track", str(workplace / "driver.mp4"), "-o", str(codes)]) == 0
+    states = read_codes(codes)
+    assert len(states) == 8
+    assert all(state.detected for state in states)
+    arguments = ["--codes", str(codes), "--camera", "orbit", "--size", "64", "-o", str(video)]
+    assert main(["render", str(workplace / "me.avat3r"), *arguments]) == 0
+    from avat3r_ros.capture.video import iter_frames
+
+    assert len(list(iter_frames(video))) == 8
+
+
+def test_export(workplace):
+    from avat3r_ros.rendering.ply import read_ply
+
+    path = workplace / "me.ply"
+    assert main(["export", str(workplace / "me.avat3r"), "-o", str(path)]) == 0
+    assert len(read_ply(path)) > 10_000
+
+
+def test_evaluate_predicts_an_unseen_photo(workplace):
+    Image.fromarray(SyntheticOperator(5).frame(1.5)).save(workplace / "unseen.png")
+    references = [str(workplace / f"photo{i}.png") for i in range(3)]
+    output = workplace / "scores"
+    arguments = ["--references", *references, "--targets", str(workplace / "unseen.png")]
+    assert main(["evaluate", *arguments, "-o", str(output)]) == 0
+    scores = json.loads((output / "scores.json").read_text())["mean"]
+    # Measured 24 dB and 2.4 px of a 256 px crop; a wrong camera or a lost face falls far below.
+    assert scores["psnr_db"] > 18
+    assert scores["landmark_distance_px"] < 6
+    assert brightness(output / "side_by_side.png") > 10
+
+
+@pytest.mark.parametrize("command", sorted(EXAMPLES))
+def test_help_ends_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert EXAMPLES[command].splitlines()[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "-o", "x.avat3r"], "either photos or --video"),
+        (["build", "a.jpg", "b.jpg", "c.jpg", "-o", "x.txt"], "ending in .avat3r"),
+        (["build", "gone.jpg", "b.jpg", "c.jpg", "-o", "x.avat3r"], "gone.jpg"),
+        (["render", "gone.avat3r", "-o", "x.png"], "gone.avat3r"),
+        (["render", "x.avat3r", "-o", "x.gif"], "ending in .png or .mp4"),
+        (["render", "x.avat3r", "--camera", "left", "-o", "x.png"], "yaw,pitch,distance"),
+        (["render", "x.avat3r", "--size", "2", "-o", "x.png"], "from 16 to 4096"),
+        (["render", "x.avat3r", "--background", "2,0,0", "-o", "x.png"], "in \\[0, 1\\]"),
+        (["track", "gone.mp4", "-o", "codes.jsonl"], "gone.mp4"),
+        (["generate", "--count", "0", "-o", "x.png"], "from 1 to 256"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"avat3r {arguments[0]}: ")
+    import re
+
+    assert re.search(message, error)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_one_photo_says_what_is_missing(workplace, capsys):
+    arguments = ["build", str(workplace / "photo0.png"), "-o", str(workplace / "one.avat3r")]
+    assert main(arguments) == 1
+    assert "expected 3 to 6 photos" in capsys.readouterr().err
+    assert not (workplace / "one.avat3r").exists()
+
+
+def test_a_photo_without_a_face_is_named(workplace, capsys):
+    Image.new("RGB", (320, 240), (90, 120, 90)).save(workplace / "wall.png")
+    photos = [str(workplace / name) for name in ("photo0.png", "photo1.png", "wall.png")]
+    assert main(["build", *photos, "-o", str(workplace / "bad.avat3r")]) == 1
+    assert "wall.png: no face found" in capsys.readouterr().err
+
+
+def test_two_faces_are_named(workplace, capsys):
+    one = Image.open(workplace / "photo0.png")
+    both = Image.new("RGB", (1280, 480))
+    both.paste(one, (0, 0))
+    both.paste(one, (640, 0))
+    both.save(workplace / "both.png")
+    photos = [str(workplace / name) for name in ("photo0.png", "photo1.png", "both.png")]
+    assert main(["build", *photos, "-o", str(workplace / "bad.avat3r")]) == 1
+    assert "both.png: 2 faces found" in capsys.readouterr().err
+
+
+def test_a_truncated_avatar_is_refused(workplace, capsys):
+    whole = (workplace / "me.avat3r").read_bytes()
+    (workplace / "cut.avat3r").write_bytes(whole[: len(whole) // 2])
+    assert main(["render", str(workplace / "cut.avat3r"), "-o", str(workplace / "x.png")]) == 1
+    assert "cut.avat3r" in capsys.readouterr().err
+
+
+def test_doctor_lists_every_part(capsys):
+    main(["doctor"])
+    printed = capsys.readouterr().out
+    for part in ("torch", "native library", "ROS 2", "face landmarker", "trained weights"):
+        assert part in printed
