@@ -25,7 +25,7 @@ from avat3r_ros.rig import HeadTemplate
 
 STYLES = ("bald", "buzz", "short", "medium", "long")
 
-_COLUMNS, _ROWS = 144, 36
+_COLUMNS, _ROWS = 120, 30
 _CENTER = np.array([0.0, 0.012, -0.095])
 """Middle of the skull on the mean head: polar angles are seen from here."""
 

@@ -19,7 +19,7 @@ from avat3r_ros.data.appearance import random_appearance, template_surface
 from avat3r_ros.data.clothes import COLLAR_TILT, neck_axes, random_clothes
 from avat3r_ros.data.hair import STYLES, random_hair
 from avat3r_ros.data.noise import value_noise
-from avat3r_ros.data.painter import CLOTH, DETAIL, HAIR, SKIN, Body, Painter
+from avat3r_ros.data.painter import CLOTH, DETAIL, HAIR, SKIN, Body, Painter, Part, Picture
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.shading import Light, NormalOperator, bake_ambient_occlusion, random_light
@@ -138,7 +138,12 @@ class SyntheticHead:
         vertices = self.mesh.vertices(code)
         heights = self.mesh.height_over_neck_cut(vertices)
         picture = self._painter.paint(
-            vertices, *_single_camera(camera), light or self.light, supersample, heights
+            vertices,
+            *_single_camera(camera),
+            light or self.light,
+            supersample,
+            part="head",
+            heights=heights,
         )
         ids, barycentrics = picture.triangle_ids.astype(np.int64), picture.barycentrics
         corners = self.mesh.triangles[ids.clip(0)]
@@ -165,37 +170,28 @@ class SyntheticHead:
             depth_m=torch.from_numpy(depth),
         )
 
-    def render_portrait(
+    def paint_portrait(
         self,
         camera: Camera,
         code: Float[np.ndarray, "52"],
         *,
         supersample: int = 2,
         light: Light | None = None,
-        head_from_body: Float[np.ndarray, "4 4"] | None = None,
-    ) -> tuple[tuple[slice, slice], Float[np.ndarray, "h w 4"]]:
-        """Take a picture with neck and clothes.
+        part: Part = "all",
+    ) -> Picture:
+        """Take a picture with neck and clothes, or of one of the two.
 
         Args:
             camera: One camera (no leading dimension).
             code: `arkit_52` scores.
             supersample: Samples per pixel and axis at edges and fine detail.
             light: In the head frame; the person's own if None.
-            head_from_body: Moves the clothes against the head; identity if None.
-
-        Returns:
-            Rows and columns of the image that show the person, and for these RGB times coverage,
-            and coverage, in [0, 1].
+            part: What is shown.
         """
         vertices = self.mesh.vertices(code)
-        if head_from_body is not None:
-            start = self.mesh.clothes_vertex
-            clothes = vertices[start:] @ head_from_body[:3, :3].T + head_from_body[:3, 3]
-            vertices[start:] = clothes
-        picture = self._painter.paint(
-            vertices, *_single_camera(camera), light or self.light, supersample
+        return self._painter.paint(
+            vertices, *_single_camera(camera), light or self.light, supersample, part=part
         )
-        return picture.window, picture.rgba
 
     def _body(self, albedo: np.ndarray, gloss: float) -> Body:
         """Bake occlusion at rest, and say how each part is drawn."""

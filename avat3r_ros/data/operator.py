@@ -5,7 +5,7 @@ comes with the code and the camera that made it. Frames are ordinary images: the
 find the face in them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from jaxtyping import Float, UInt8
 
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.data.noise import value_noise
+from avat3r_ros.data.painter import Picture
 from avat3r_ros.data.performance import Performance, Phase
 from avat3r_ros.geometry import intrinsics_matrix, invert_pose, look_at_head, pose_matrix
 from avat3r_ros.rig import HeadTemplate
@@ -86,13 +87,10 @@ class SyntheticOperator:
         self._camera_from_room = look_at_head(
             0.0, rng.uniform(0.02, 0.12), distance_m, np.array([0.0, -0.03, -0.05])
         )
-        background = _indoor_background(width, height, rng)
-        self._background = (background * 255).astype(np.float32)
+        wall = _indoor_background(width, height, rng).astype(np.float32)
         noise = np.random.default_rng([seed, 1]).normal(0, 1.6, (_NOISE_FRAMES, height, width, 3))
         self._noise = noise.astype(np.float32)
-        self._empty_frames = [
-            cv2.convertScaleAbs(np.maximum(self._background + noise, 0)) for noise in self._noise
-        ]
+        self._set_stage(wall)
 
     def phase(self, time_s: float) -> Phase:
         """Which part of the script a moment belongs to."""
@@ -112,32 +110,59 @@ class SyntheticOperator:
     def frame(self, time_s: float) -> UInt8[np.ndarray, "h w 3"]:
         """Take the webcam's picture at a moment, RGB."""
         truth = self.truth(time_s)
-        room_from_head = self._room_from_head(time_s)
-        head_from_room = invert_pose(room_from_head)
-        window, portrait = self.head.render_portrait(
+        head_from_room = invert_pose(self._room_from_head(time_s))
+        picture = self.head.paint_portrait(
             truth.camera,
             truth.code,
             supersample=self._supersample,
             light=self.head.light.rotated(head_from_room[:3, :3]),
-            head_from_body=head_from_room @ self._room_from_body(time_s),
+            part="head",
         )
         which = int(time_s * 1000) % _NOISE_FRAMES
         image = self._empty_frames[which].copy()
-        if portrait.size:
-            part = self._background[window] * (1 - portrait[..., 3:])
-            part += 255 * portrait[..., :3]
-            part += self._noise[which][window]
-            image[window] = cv2.convertScaleAbs(np.maximum(part, 0, out=part))
+        if picture.rgba.size:
+            part = self._before_stage(picture)
+            part *= 255
+            part += self._noise[which][picture.window]
+            image[picture.window] = cv2.convertScaleAbs(np.maximum(part, 0, out=part))
         return image
+
+    def _set_stage(self, wall: np.ndarray) -> None:
+        """Paint what does not move, once: the wall, and the shoulders before it."""
+        rest = self.truth(0.0)
+        camera = replace(
+            rest.camera, camera_from_head=torch.tensor(self._camera_from_room, dtype=torch.float32)
+        )
+        clothes = self.head.paint_portrait(
+            camera, np.zeros_like(rest.code), supersample=self._supersample, part="clothes"
+        )
+        size = (self.height, self.width)
+        self._clothes = np.zeros((*size, 4), np.float32)
+        self._clothes[clothes.window] = clothes.rgba
+        self._clothes_depth = np.full(size, np.inf, np.float32)
+        self._clothes_depth[clothes.window] = clothes.depth_m
+        self._wall = wall
+        self._stage = wall * (1 - self._clothes[..., 3:]) + self._clothes[..., :3]
+        self._empty_frames = [
+            cv2.convertScaleAbs(np.maximum(255 * self._stage + noise, 0)) for noise in self._noise
+        ]
+
+    def _before_stage(self, picture: Picture) -> np.ndarray:
+        """Set the head before the stage, but behind the near side of the collar."""
+        window, rgba = picture.window, picture.rgba
+        part = self._stage[window] * (1 - rgba[..., 3:])
+        part += rgba[..., :3]
+        # At the head's outline its own depth counts for the pixels next to it, too.
+        depth = cv2.erode(np.minimum(picture.depth_m, 1e3), np.ones((3, 3), np.uint8))
+        behind = np.nonzero((self._clothes_depth[window] < depth) & (rgba[..., 3] > 0))
+        head, clothes = rgba[behind], self._clothes[window][behind]
+        deep = head[:, :3] + (1 - head[:, 3:]) * self._wall[window][behind]
+        part[behind] = clothes[:, :3] + (1 - clothes[:, 3:]) * deep
+        return part
 
     def _room_from_head(self, time_s: float) -> np.ndarray:
         """The room's axes are those of the head at rest."""
         return _turn_about_neck(*self._performance.head_turn(time_s))
-
-    def _room_from_body(self, time_s: float) -> np.ndarray:
-        """Shoulders follow the head a little."""
-        yaw, _, roll = self._performance.head_turn(time_s)
-        return _turn_about_neck(0.15 * yaw, 0.0, 0.1 * roll)
 
 
 def _turn_about_neck(yaw: float, pitch: float, roll: float) -> np.ndarray:

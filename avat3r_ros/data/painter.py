@@ -7,6 +7,7 @@ edge are painted from several samples on the head, and blurred on clothes:
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,6 +17,8 @@ from avat3r_ros import native
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.shading import Light, NormalOperator, encode, vertex_light
 from avat3r_ros.data.texels import TexelGrid
+
+Part = Literal["all", "head", "clothes"]
 
 NOTHING, SKIN, HAIR, CLOTH, DETAIL = range(5)
 """Kinds of surface; all but DETAIL take one sample per pixel away from edges."""
@@ -89,6 +92,8 @@ class Painter:
         size: tuple[int, int],
         light: Light,
         supersample: int,
+        *,
+        part: Part = "all",
         heights: Float[np.ndarray, "v"] | None = None,
     ) -> Picture:
         """Paint the part of an image that shows the body.
@@ -100,20 +105,21 @@ class Painter:
             size: Width and height of the image.
             light: In the head frame.
             supersample: Samples per pixel and axis where several are taken.
-            heights: If given, clothes are left out, and all surface where this value (interpolated
-                over triangles) is negative.
+            part: The head is template and hair.
+            heights: If given, surface is left out where this value, interpolated over triangles, is
+                negative.
 
         Raises:
             ValueError: `supersample` is less than 1.
         """
         if supersample < 1:
             raise ValueError(f"expected supersample >= 1, got {supersample}")
-        naked = heights is not None
-        subject = vertices[: self.body.mesh.clothes_vertex] if naked else vertices
+        start = self.body.mesh.clothes_vertex
+        subject = {"all": vertices, "head": vertices[:start], "clothes": vertices[start:]}[part]
         left, top, right, bottom = projected_bounds(subject, intrinsics, camera_from_head, size)
         if right <= left or bottom <= top:
             return _empty_picture()
-        shot = _Shot(self, vertices, camera_from_head, light, heights)
+        shot = _Shot(self, vertices, camera_from_head, light, part, heights)
         width, height = right - left, bottom - top
         window = _shifted(intrinsics, left, top)
         centers, kind = shot.rasterize(window, width, height)
@@ -124,8 +130,8 @@ class Painter:
             busy = _busy_pixels(kind, centers.depth_m)
             soft = np.nonzero(busy)
             rgba[soft] = cv2.blur(rgba, (3, 3))[soft]
-            head = vertices[: self.body.mesh.clothes_vertex]
-            x0, y0, x1, y1 = projected_bounds(head, window, camera_from_head, (width, height))
+            fine = vertices if part == "clothes" else vertices[:start]
+            x0, y0, x1, y1 = projected_bounds(fine, window, camera_from_head, (width, height))
             self._refine(rgba[y0:y1, x0:x1], busy[y0:y1, x0:x1], shot,
                          _shifted(window, x0, y0), supersample)  # fmt: skip
         return Picture(
@@ -187,6 +193,7 @@ class _Shot:
         vertices: np.ndarray,
         camera_from_head: np.ndarray,
         light: Light,
+        part: Part,
         heights: np.ndarray | None,
     ) -> None:
         body = painter.body
@@ -201,8 +208,8 @@ class _Shot:
         facing[body.mesh.num_template_triangles :] = True  # hair and clothes are open sheets
         drawn = body.mesh.shown & facing
         self.cut = heights is not None
-        if self.cut:
-            drawn &= body.kinds != CLOTH
+        if part != "all":
+            drawn &= (body.kinds == CLOTH) == (part == "clothes")
         self.ids = np.flatnonzero(drawn).astype(np.int32)
         self.triangles = body.mesh.triangles[self.ids]
         self.kinds = np.append(body.kinds[self.ids], np.uint8(NOTHING))

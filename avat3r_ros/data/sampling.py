@@ -16,6 +16,7 @@ from torch import Tensor
 
 from avat3r_ros.data.expressions import random_code, random_photo_code
 from avat3r_ros.data.heads import SyntheticHead
+from avat3r_ros.data.painter import Picture
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pose_matrix
 from avat3r_ros.rig import HeadTemplate
@@ -110,8 +111,7 @@ def training_sample(
     for yaw, pitch in _farthest_directions(rng, num_photos):
         camera = _photo_camera(rng, yaw, pitch, focal, 2 * image_size)
         code = random_photo_code(rng)
-        window, rgba = head.render_portrait(camera, code)
-        photos.append(_photo(window, rgba, camera, code, rng))
+        photos.append(_photo(head.paint_portrait(camera, code), camera, code, rng))
     images, masks, intrinsics, poses, codes = [], [], [], [], []
     for _ in range(num_codes):
         code = random_code(rng)
@@ -184,15 +184,12 @@ def _camera(intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Camera:
 
 
 def _photo(
-    window: tuple[slice, slice],
-    rgba: np.ndarray,
-    camera: Camera,
-    code: np.ndarray,
-    rng: np.random.Generator,
+    picture: Picture, camera: Camera, code: np.ndarray, rng: np.random.Generator
 ) -> SyntheticPhoto:
     """Set the person before a plain wall, with the noise and exposure of a camera."""
     image = np.broadcast_to(rng.uniform(0.2, 0.9, 3), (camera.height, camera.width, 3)).copy()
     matte = np.zeros((camera.height, camera.width), np.float32)
+    window, rgba = picture.window, picture.rgba
     image[window] = image[window] * (1 - rgba[..., 3:]) + rgba[..., :3]
     matte[window] = rgba[..., 3]
     image *= rng.uniform(0.97, 1.03)

@@ -103,9 +103,11 @@ def test_heads_end_where_crops_of_photos_end():
 
 
 def test_clothes_are_in_portraits_only(long_haired, view):
-    (rows, columns), portrait = long_haired.render_portrait(camera(), OPEN)
-    assert rows.stop == SIZE
-    assert portrait[-1, :, 3].max() == 1
+    portrait = long_haired.paint_portrait(camera(), OPEN)
+    assert portrait.window[0].stop == SIZE
+    assert portrait.rgba[-1, :, 3].max() == 1
+    parts = [long_haired.paint_portrait(camera(), OPEN, part=p) for p in ("head", "clothes")]
+    assert max(part.rgba[..., 3].sum() for part in parts) < portrait.rgba[..., 3].sum()
     assert view.mask[0, -1].max() == 0
 
 
