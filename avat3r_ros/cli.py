@@ -21,7 +21,7 @@ EXAMPLES = {
     "generate": "avat3r generate --seed 7 --count 16 -o heads.png",
     "train": "avat3r train --preset tiny -o checkpoints/tiny --steps 20000",
     "demo": "avat3r demo -o out/demo",
-    "doctor": "avat3r doctor",
+    "doctor": "avat3r doctor\n  avat3r doctor --download face_landmarker --accept-licence",
 }
 
 
@@ -46,7 +46,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="show debug messages")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    _command(subparsers, "doctor", "Show what this machine has and how to get what it lacks.")
+    doctor = _command(subparsers, "doctor", "Show what this machine has; get model files it lacks.")
+    doctor.add_argument(
+        "--download", metavar="MODEL", help="fetch face_landmarker or selfie_segmenter"
+    )
+    doctor.add_argument(
+        "--accept-licence", action="store_true", help="agree to the licence that --download shows"
+    )
 
     build = _command(subparsers, "build", "Build an avatar from 3 to 6 photos or a video.")
     build.add_argument("photos", nargs="*", help="photos of one person, any order")

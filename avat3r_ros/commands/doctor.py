@@ -16,6 +16,8 @@ OK, MISSING, OPTIONAL = "ok", "MISSING", "-"
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per part; status 1 when a part that every use needs is missing."""
+    if args.download:
+        return _download(args.download, args.accept_licence)
     print(f"avat3r {__version__}, Python {platform.python_version()}, {platform.platform()}")
     failed = False
     for title, check in CHECKS.items():
@@ -26,6 +28,17 @@ def run(args: argparse.Namespace) -> int:
         failed |= state == MISSING
         print(f"  {title:<18} {state:<8} {text}")
     return int(failed)
+
+
+def _download(name: str, accept_licence: bool) -> int:
+    from avat3r_ros.model_files import download_model, licence_notice
+
+    print(licence_notice(name))
+    if not accept_licence:
+        print("nothing was downloaded; add --accept-licence if you agree")
+        return 1
+    print(f"saved {download_model(name, accept_licence=True)}")
+    return 0
 
 
 def _version(package: str) -> str | None:
@@ -44,10 +57,10 @@ def _torch() -> tuple[str, str]:
 
 
 def _native() -> tuple[str, str]:
-    from avat3r_ros.native import instruction_set, library
+    from avat3r_ros.native import instruction_sets, library
 
     library()
-    return OK, f"CPU rasterizer loaded, {instruction_set()}"
+    return OK, f"CPU rasterizer loaded: {', '.join(instruction_sets())}"
 
 
 def _gsplat() -> tuple[str, str]:

@@ -163,7 +163,15 @@ def test_a_truncated_avatar_is_refused(workplace, capsys):
 
 
 def test_doctor_lists_every_part(capsys):
-    main(["doctor"])
+    assert main(["doctor"]) == 0
     printed = capsys.readouterr().out
     for part in ("torch", "native library", "ROS 2", "face landmarker", "trained weights"):
         assert part in printed
+    assert "MISSING" not in printed
+
+
+def test_a_download_shows_its_licence_first(capsys):
+    assert main(["doctor", "--download", "face_landmarker"]) == 1
+    printed = capsys.readouterr().out
+    assert "Apache-2.0" in printed
+    assert "nothing was downloaded" in printed
