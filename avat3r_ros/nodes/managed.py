@@ -176,7 +176,12 @@ class ManagedNode(LifecycleNode):
             self.get_logger().info("waiting for a lifecycle manager (autostart is false)")
             return True
         ok = TransitionCallbackReturn.SUCCESS
-        return self.trigger_configure() == ok and self.trigger_activate() == ok
+        try:
+            return self.trigger_configure() == ok and self.trigger_activate() == ok
+        except Exception:
+            if self.context.ok():
+                raise
+            return False  # told to end, or a worker failed, before the transition was through
 
     def destroy_node(self) -> None:
         """End workers before the publishers they use are gone."""

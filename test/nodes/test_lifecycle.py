@@ -71,9 +71,9 @@ class Troubled(ManagedNode):
 
     def activate(self):
         def work(stop):
+            stop.wait(None if self.worker_error is None else 0.2)
             if self.worker_error is not None:
                 raise self.worker_error
-            stop.wait()
 
         self.start_worker("work", work)
 
