@@ -6,6 +6,7 @@ edge are painted from several samples on the head, and blurred on clothes:
     rasterize pixel centres ─► paint ─► busy pixels? ─► rasterize the head finer ─► paint, average
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -122,7 +123,8 @@ class Painter:
         shot = _Shot(self, vertices, camera_from_head, light, part, heights)
         width, height = right - left, bottom - top
         window = _shifted(intrinsics, left, top)
-        centers, kind = shot.rasterize(window, width, height)
+        centers = shot.rasterize(window, width, height)
+        kind = shot.kinds.take(centers.triangle_ids, mode="wrap")  # "nothing", -1, is the last
         pixels = np.flatnonzero(kind)
         rgba = np.zeros((height, width, 4), np.float32)
         rgba.reshape(-1, 4)[pixels] = shot.colors(centers, pixels)
@@ -159,28 +161,33 @@ class Painter:
         fine_intrinsics = intrinsics.copy()
         fine_intrinsics[:2] *= supersample
         height, width = (side * supersample for side in busy.shape)
-        fine, _ = shot.rasterize(fine_intrinsics, width, height)
+        near = shot.touching(busy, intrinsics)
+        fine = shot.rasterize(fine_intrinsics, width, height, near)
         steps = np.arange(supersample)
         samples = (rows[:, None, None] * supersample + steps[:, None]) * width
         samples = samples + columns[:, None, None] * supersample + steps
-        colors = shot.colors(fine, samples.ravel()).reshape(len(rows), supersample**2, 4)
+        colors = shot.colors(fine, samples.ravel(), near).reshape(len(rows), supersample**2, 4)
         total = colors[:, 0].copy()
         for index in range(1, supersample**2):
             total += colors[:, index]
         rgba[rows, columns] = total / supersample**2
 
     def albedo(
-        self, ids: Integer[np.ndarray, "p"], weights: Float[np.ndarray, "p 3"]
+        self, ids: Integer[np.ndarray, "p"], weights: Sequence[np.ndarray]
     ) -> Float[np.ndarray, "p 3"]:
-        """Linear RGB of surface points."""
+        """Linear RGB of surface points, given by three rows of weights."""
         body = self.body
+        on_template = ids < body.mesh.num_template_triangles
+        if on_template.all():
+            return body.albedo.take(body.grid.lookup(ids, *weights[:2]), axis=0)
         out = np.empty((len(ids), 3), np.float32)
-        rows = np.flatnonzero(ids < body.mesh.num_template_triangles)
-        out[rows] = body.albedo.take(body.grid.lookup(ids[rows], weights[rows]), axis=0)
+        rows = np.flatnonzero(on_template)
+        texels = body.grid.lookup(ids[rows], weights[0][rows], weights[1][rows])
+        out[rows] = body.albedo.take(texels, axis=0)
         for patch, start in zip(body.mesh.patches, self._part_starts, strict=False):
             rows = np.flatnonzero((ids >= start) & (ids < start + len(patch.triangles)))
             if len(rows):
-                out[rows] = patch.colors(ids[rows] - start, weights[rows])
+                out[rows] = patch.colors(ids[rows] - start, [w[rows] for w in weights])
         return out
 
 
@@ -219,41 +226,74 @@ class _Shot:
         channels[:, :4] = vertex_light(normals, to_camera, light, body.occlusion, body.shine)
         if heights is not None:
             channels[:, 4] = heights
-        self.table = channels[self.triangles].reshape(len(self.triangles), 15)
+        # One row per channel and corner: long rows are mixed much faster than many short ones.
+        self.table = np.ascontiguousarray(
+            channels[self.triangles].transpose(2, 1, 0)[: 5 if self.cut else 4]
+        )
+
+    def touching(self, busy: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+        """Rows of the triangles whose box holds a busy pixel: no other can show there."""
+        projection = (intrinsics @ self.camera_from_head[:3]).astype(np.float32)
+        x, y, z = projection[:, :3] @ self.vertices.T + projection[:, 3:]
+        if z.min() < 0.01:
+            return np.arange(len(self.triangles))
+        height, width = busy.shape
+        sums = np.zeros((height + 1, width + 1), np.int32)
+        sums[1:, 1:] = busy.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32)
+
+        def ends(pixels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+            corners = pixels.astype(np.float32)[self.triangles]
+            low = np.minimum(np.minimum(corners[:, 0], corners[:, 1]), corners[:, 2])
+            high = np.maximum(np.maximum(corners[:, 0], corners[:, 1]), corners[:, 2])
+            return (
+                low.clip(0, size).astype(np.int32),
+                (high.clip(-1, size - 1).astype(np.int32) + 1).clip(0, size),
+            )
+
+        (left, right), (top, bottom) = ends(x / z, width), ends(y / z, height)
+        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return np.flatnonzero((inside > 0) & (right > left) & (bottom > top))
 
     def rasterize(
-        self, intrinsics: np.ndarray, width: int, height: int
-    ) -> tuple[native.MeshFragments, np.ndarray]:
-        """What every pixel sees, as rows of `ids`, and its kind of surface."""
-        fragments = native.rasterize_mesh(
-            self.vertices, self.triangles, intrinsics, self.camera_from_head, width, height
+        self, intrinsics: np.ndarray, width: int, height: int, chosen: np.ndarray | None = None
+    ) -> native.MeshFragments:
+        """What every pixel sees, as rows of `ids`, or of those chosen."""
+        triangles = self.triangles if chosen is None else self.triangles[chosen]
+        return native.rasterize_mesh(
+            self.vertices, triangles, intrinsics, self.camera_from_head, width, height
         )
-        kind = self.kinds[fragments.triangle_ids]  # the last entry is that of "nothing", -1
-        return fragments, kind
 
-    def colors(self, fragments: native.MeshFragments, pixels: np.ndarray) -> np.ndarray:
+    def colors(
+        self, fragments: native.MeshFragments, pixels: np.ndarray, chosen: np.ndarray | None = None
+    ) -> np.ndarray:
         """Premultiplied RGBA at flat pixel indices."""
-        rows = fragments.triangle_ids.ravel()[pixels]
+        num_samples = len(pixels)
+        rows = fragments.triangle_ids.ravel().take(pixels)
         seen = np.flatnonzero(rows >= 0)
-        rows = rows[seen]
-        weights = fragments.barycentrics.reshape(-1, 3).take(pixels[seen], axis=0)
-        a, b, c = np.ascontiguousarray(weights.T)
-        corners = self.table.take(rows, axis=0)
-        ids = self.ids[rows]
-        albedo = self.painter.albedo(ids, weights)
-        shine = corners[:, 3] * a + corners[:, 8] * b + corners[:, 13] * c
+        if len(seen) < len(rows):
+            rows, pixels = rows[seen], pixels[seen]
+        if chosen is not None:
+            rows = chosen.take(rows)
+        weights = np.ascontiguousarray(fragments.barycentrics.reshape(-1, 3).take(pixels, axis=0).T)
+        ids = self.ids.take(rows)
+        color = self.painter.albedo(ids, weights)
+
+        def mixed(channel: int) -> np.ndarray:
+            total = self.table[channel, 0].take(rows) * weights[0]
+            total += self.table[channel, 1].take(rows) * weights[1]
+            total += self.table[channel, 2].take(rows) * weights[2]
+            return total
+
+        shine = mixed(3)
         for channel in range(3):
-            light = corners[:, channel] * a
-            light += corners[:, channel + 5] * b
-            light += corners[:, channel + 10] * c
-            albedo[:, channel] *= light
-            albedo[:, channel] += shine
-        self._add_glints(ids, weights, albedo)
-        out = np.zeros((len(pixels), 4), np.float32)
+            color[:, channel] *= mixed(channel)
+            color[:, channel] += shine
+        self._add_glints(ids, weights.T, color)
+        out = np.zeros((num_samples, 4), np.float32)
         if self.cut:
-            height = corners[:, 4] * a + corners[:, 9] * b + corners[:, 14] * c
-            seen, albedo = seen[height > 0], albedo[height > 0]
-        out[seen, :3] = encode(albedo)
+            above = mixed(4) > 0
+            seen, color = seen[above], color[above]
+        out[seen, :3] = encode(color)
         out[seen, 3] = 1.0
         return out
 

@@ -4,6 +4,7 @@ A patch is a (rows x columns) grid of vertices with a picture stretched over it.
 on three template vertices each (hair) or on nothing (clothes).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,17 +37,18 @@ class GridPatch:
         return self.offsets + np.einsum("nkc,nk->nc", corners, self.anchor_weights)
 
     def colors(
-        self, triangle_ids: Integer[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
+        self, triangle_ids: Integer[np.ndarray, "p"], weights: Sequence[np.ndarray]
     ) -> Float[np.ndarray, "p 3"]:
-        """Colour of surface points; the nearest texel."""
+        """Colour of surface points, given by three rows of weights; the nearest texel."""
         height, width = self.picture.shape[:2]
-        corners = self.uv[self.triangles].reshape(-1, 6)[triangle_ids]
-        a, b, c = barycentrics.T
-        across = corners[:, 0] * a + corners[:, 2] * b + corners[:, 4] * c
-        down = corners[:, 1] * a + corners[:, 3] * b + corners[:, 5] * c
-        columns = (across * (width - 1) + 0.5).astype(np.int32)
-        rows = (down * (height - 1) + 0.5).astype(np.int32)
-        return self.picture.reshape(-1, 3)[rows * width + columns]
+        scaled = self.uv * np.array([width - 1, height - 1], np.float32) + np.float32(0.5)
+        corners = np.ascontiguousarray(scaled[self.triangles].reshape(-1, 6).T)
+        across, down = (
+            sum(corners[2 * k + axis].take(triangle_ids) * weights[k] for k in range(3))
+            for axis in (0, 1)
+        )
+        texels = down.astype(np.int32) * width + across.astype(np.int32)
+        return self.picture.reshape(-1, 3).take(texels, axis=0)
 
 
 def grid_triangles(rows: int, columns: int) -> Integer[np.ndarray, "f 3"]:

@@ -52,13 +52,17 @@ class TexelGrid:
         return TexelGrid(divisions, offsets, triangle_ids, barycentrics)
 
     def lookup(
-        self, triangle_ids: Integer[np.ndarray, "p"], barycentrics: Float[np.ndarray, "p 3"]
+        self,
+        triangle_ids: Integer[np.ndarray, "p"],
+        first: Float[np.ndarray, "p"],
+        second: Float[np.ndarray, "p"],
     ) -> Integer[np.ndarray, "p"]:
-        """Nearest texel of each surface point."""
-        n = self.divisions[triangle_ids]
-        i = (barycentrics[:, 0] * n + 0.5).astype(np.int32)
-        j = np.minimum((barycentrics[:, 1] * n + 0.5).astype(np.int32), n - i)
-        return self.offsets[triangle_ids] + i * (n + 1) - i * (i - 1) // 2 + j
+        """Nearest texel of each surface point, given by its first two barycentric weights."""
+        n = self.divisions.take(triangle_ids)
+        i = (first * n + np.float32(0.5)).astype(np.int32)
+        j = (second * n + np.float32(0.5)).astype(np.int32)
+        np.minimum(j, n - i, out=j)
+        return self.offsets.take(triangle_ids) + (i * (2 * n + 3 - i)) // 2 + j
 
     def interpolate(
         self, vertex_values: Float[np.ndarray, "v *c"], triangles: Integer[np.ndarray, "f 3"]
