@@ -1,7 +1,8 @@
 // C interface of libavat3r_native: everything Python calls through ctypes (see ../__init__.py).
 //
-// Arrays are dense and row-major, poses are `a_from_b`, units are metres and pixels, pixel centres lie
-// at +0.5. Nothing here throws: bad sizes come back as a non-zero status, bad numbers are skipped.
+// Arrays are dense and row-major, poses are `a_from_b`, units are metres and pixels, pixel centres
+// lie at +0.5. Nothing here throws: bad sizes come back as a non-zero status, bad numbers are
+// skipped.
 #pragma once
 #include <cstdint>
 
@@ -13,18 +14,22 @@
 
 extern "C" {
 
-// Raised whenever a struct or a signature below changes; Python refuses a library of another number.
+// Raised whenever a struct or a signature below changes; Python refuses a library of another
+// number.
 constexpr int32_t AVAT3R_ABI_VERSION = 2;
 AVAT3R_API int32_t avat3r_abi_version();
 
 // Nearest triangle of every pixel. `triangle_ids` is -1 and `depth_m` infinite where there is none;
 // `barycentrics` (3 a pixel) are those of the surface point, not of its projection.
-AVAT3R_API int32_t avat3r_rasterize_mesh(
-    const float* vertices_head, int64_t num_vertices, const int32_t* triangles, int64_t num_triangles,
-    const double* intrinsics, const double* camera_from_head, int32_t width, int32_t height,
-    int32_t cull_backfaces, int32_t* triangle_ids, float* barycentrics, float* depth_m);
+AVAT3R_API int32_t avat3r_rasterize_mesh(const float* vertices_head, int64_t num_vertices,
+                                         const int32_t* triangles, int64_t num_triangles,
+                                         const double* intrinsics, const double* camera_from_head,
+                                         int32_t width, int32_t height, int32_t cull_backfaces,
+                                         int32_t* triangle_ids, float* barycentrics,
+                                         float* depth_m);
 
-// ---- Gaussian splatting. Same equations and constants as gsplat 1.5's "classic" rasterizer: see splat_types.h.
+// ---- Gaussian splatting. Same equations and constants as gsplat 1.5's "classic" rasterizer: see
+// splat_types.h.
 
 struct Avat3rSplatScene {
   int64_t num_gaussians;
@@ -32,7 +37,8 @@ struct Avat3rSplatScene {
   int32_t num_colors;  // colour channels, 0..3
   int32_t with_depth;  // append z in the camera frame, weighted like a colour, as the last channel
   float eps2d, near_plane, far_plane;  // blur added to the screen variances (px^2); metres
-  const float *means, *quats_wxyz, *scales, *opacities, *colors;  // (N,3) (N,4) (N,3) (N) (N,num_colors)
+  const float *means, *quats_wxyz, *scales, *opacities,
+      *colors;                         // (N,3) (N,4) (N,3) (N) (N,num_colors)
   const float *viewmats, *intrinsics;  // camera_from_world (C,4,4), (C,3,3)
   const float* backgrounds;            // (C,num_colors) or null for black; depth has none
 };
@@ -51,9 +57,9 @@ struct Avat3rSplatImages {
 };
 
 struct Avat3rSplatGradients {
-  const float *channels, *alphas;                              // in; alphas may be null
-  float *means, *quats_wxyz, *scales, *opacities, *colors;     // out, overwritten
-  float* viewmats;                                             // out, overwritten; may be null
+  const float *channels, *alphas;                           // in; alphas may be null
+  float *means, *quats_wxyz, *scales, *opacities, *colors;  // out, overwritten
+  float* viewmats;                                          // out, overwritten; may be null
 };
 
 struct Avat3rSplatStats {
@@ -74,12 +80,14 @@ enum Avat3rStatus : int32_t {
 // Instruction sets this processor can run, best first; null past the last.
 AVAT3R_API const char* avat3r_instruction_set_name(int32_t index);
 
-// Grow-only memory of one forward and its backward. One thread at a time may use it; null if out of memory.
+// Grow-only memory of one forward and its backward. One thread at a time may use it; null if out of
+// memory.
 struct Avat3rSplatWorkspace;
 AVAT3R_API Avat3rSplatWorkspace* avat3r_splat_workspace_create();
 AVAT3R_API void avat3r_splat_workspace_destroy(Avat3rSplatWorkspace* workspace);
 
-AVAT3R_API int32_t avat3r_splat_forward(Avat3rSplatWorkspace* workspace, const Avat3rSplatScene* scene,
+AVAT3R_API int32_t avat3r_splat_forward(Avat3rSplatWorkspace* workspace,
+                                        const Avat3rSplatScene* scene,
                                         const Avat3rSplatOptions* options,
                                         const Avat3rSplatImages* images, Avat3rSplatStats* stats);
 

@@ -1,12 +1,12 @@
 // Z-buffer rasterizer for triangle meshes, in homogeneous coordinates.
 //
-// A pixel (x, y) sees the point z * K^-1 (x, y, 1). With the columns of M = K [v0 v1 v2] (camera frame)
-// that point is M b with b >= 0 and sum(b) = 1, hence b = z * M^-1 (x, y, 1). The rows of adj(M) are
-// cross products of two columns: edge functions that need no division by the vertices' depths, so a
-// triangle that reaches behind the camera is drawn right without being clipped, and b is already
-// perspective-correct. Two triangles that share an edge evaluate it with exactly opposite signs, so no
-// pixel falls between them. (Olano and Greer, "Triangle scan conversion using 2D homogeneous
-// coordinates", 1997.)
+// A pixel (x, y) sees the point z * K^-1 (x, y, 1). With the columns of M = K [v0 v1 v2] (camera
+// frame) that point is M b with b >= 0 and sum(b) = 1, hence b = z * M^-1 (x, y, 1). The rows of
+// adj(M) are cross products of two columns: edge functions that need no division by the vertices'
+// depths, so a triangle that reaches behind the camera is drawn right without being clipped, and b
+// is already perspective-correct. Two triangles that share an edge evaluate it with exactly
+// opposite signs, so no pixel falls between them. (Olano and Greer, "Triangle scan conversion using
+// 2D homogeneous coordinates", 1997.)
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -1,9 +1,10 @@
-// Vectors of 16 floats or integers on every processor: one AVX-512 register, two of AVX2, or four of
-// SSE2 or NEON (through the vector extensions of GCC and Clang). Sixteen lanes are a block of 4x4 pixels.
+// Vectors of 16 floats or integers on every processor: one AVX-512 register, two of AVX2, or four
+// of SSE2 or NEON (through the vector extensions of GCC and Clang). Sixteen lanes are a block of
+// 4x4 pixels.
 //
-// Included inside the namespace of one instruction set, after <immintrin.h> where that exists. Everything
-// is static: an inline function with external linkage could be shared between the instruction sets
-// by the linker, and then run on a processor that lacks them.
+// Included inside the namespace of one instruction set, after <immintrin.h> where that exists.
+// Everything is static: an inline function with external linkage could be shared between the
+// instruction sets by the linker, and then run on a processor that lacks them.
 #pragma once
 
 #define AVAT3R_INLINE static inline __attribute__((always_inline))
@@ -43,18 +44,14 @@ AVAT3R_INLINE Ints load(const int32_t* aligned) { return *(const Ints*)aligned; 
 AVAT3R_INLINE void store(float* aligned, const Floats& a) { *(Floats*)aligned = a; }
 AVAT3R_INLINE void store(int32_t* aligned, const Ints& a) { *(Ints*)aligned = a; }
 
-#define FLOAT_OPERATOR(op)                                    \
-  AVAT3R_INLINE Floats operator op(Floats a, Floats b) {      \
-    Floats r;                                                 \
-    EACH_PART r.part[i] = a.part[i] op b.part[i];             \
-    return r;                                                 \
-  }                                                           \
-  AVAT3R_INLINE Floats operator op(Floats a, float b) {       \
-    return a op broadcast(b);                                 \
-  }                                                           \
-  AVAT3R_INLINE Floats operator op(float a, Floats b) {       \
-    return broadcast(a) op b;                                 \
-  }
+#define FLOAT_OPERATOR(op)                                                          \
+  AVAT3R_INLINE Floats operator op(Floats a, Floats b) {                            \
+    Floats r;                                                                       \
+    EACH_PART r.part[i] = a.part[i] op b.part[i];                                   \
+    return r;                                                                       \
+  }                                                                                 \
+  AVAT3R_INLINE Floats operator op(Floats a, float b) { return a op broadcast(b); } \
+  AVAT3R_INLINE Floats operator op(float a, Floats b) { return broadcast(a) op b; }
 FLOAT_OPERATOR(+)
 FLOAT_OPERATOR(-)
 FLOAT_OPERATOR(*)
@@ -62,15 +59,13 @@ FLOAT_OPERATOR(/)
 #undef FLOAT_OPERATOR
 AVAT3R_INLINE Floats& operator+=(Floats& a, Floats b) { return a = a + b; }
 
-#define INT_OPERATOR(op)                                    \
-  AVAT3R_INLINE Ints operator op(Ints a, Ints b) {          \
-    Ints r;                                                 \
-    EACH_PART r.part[i] = a.part[i] op b.part[i];           \
-    return r;                                               \
-  }                                                         \
-  AVAT3R_INLINE Ints operator op(Ints a, int32_t b) {       \
-    return a op broadcast_int(b);                           \
-  }
+#define INT_OPERATOR(op)                           \
+  AVAT3R_INLINE Ints operator op(Ints a, Ints b) { \
+    Ints r;                                        \
+    EACH_PART r.part[i] = a.part[i] op b.part[i];  \
+    return r;                                      \
+  }                                                \
+  AVAT3R_INLINE Ints operator op(Ints a, int32_t b) { return a op broadcast_int(b); }
 INT_OPERATOR(+)
 INT_OPERATOR(-)
 INT_OPERATOR(&)
@@ -112,9 +107,9 @@ struct Mask {
 };
 AVAT3R_INLINE Mask operator&(Mask a, Mask b) { return {(__mmask16)(a.bits & b.bits)}; }
 AVAT3R_INLINE bool any(Mask a) { return a.bits != 0; }
-#define COMPARISON(name, predicate)                                                           \
-  AVAT3R_INLINE Mask name(Floats a, Floats b) {                                               \
-    return {_mm512_cmp_ps_mask((__m512)a.part[0], (__m512)b.part[0], predicate)};             \
+#define COMPARISON(name, predicate)                                               \
+  AVAT3R_INLINE Mask name(Floats a, Floats b) {                                   \
+    return {_mm512_cmp_ps_mask((__m512)a.part[0], (__m512)b.part[0], predicate)}; \
   }
 COMPARISON(at_least, _CMP_GE_OQ)
 COMPARISON(at_most, _CMP_LE_OQ)
@@ -172,11 +167,11 @@ AVAT3R_INLINE bool any(Mask a) {
   return (united[0] | united[1] | united[2] | united[3]) != 0;
 #endif
 }
-#define COMPARISON(name, op, Vector)                          \
-  AVAT3R_INLINE Mask name(Vector a, Vector b) {               \
-    Mask r;                                                   \
-    EACH_PART r.part[i] = (IntPart)(a.part[i] op b.part[i]);  \
-    return r;                                                 \
+#define COMPARISON(name, op, Vector)                         \
+  AVAT3R_INLINE Mask name(Vector a, Vector b) {              \
+    Mask r;                                                  \
+    EACH_PART r.part[i] = (IntPart)(a.part[i] op b.part[i]); \
+    return r;                                                \
   }
 COMPARISON(at_least, >=, Floats)
 COMPARISON(at_most, <=, Floats)
@@ -193,8 +188,8 @@ AVAT3R_INLINE Ints select(Mask m, Ints a, Ints b) {
 }
 AVAT3R_INLINE Floats select(Mask m, Floats a, Floats b) {
 #if defined(__AVX2__)
-  EACH_PART a.part[i] = (FloatPart)_mm256_blendv_ps((__m256)b.part[i], (__m256)a.part[i],
-                                                    (__m256)m.part[i]);
+  EACH_PART a.part[i] =
+      (FloatPart)_mm256_blendv_ps((__m256)b.part[i], (__m256)a.part[i], (__m256)m.part[i]);
   return a;
 #else
   return as_floats(select(m, as_ints(a), as_ints(b)));
@@ -233,8 +228,8 @@ AVAT3R_INLINE Floats square_root(Floats a) {
 }
 AVAT3R_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {  // a * b + c
 #if defined(__AVX2__)
-  EACH_PART a.part[i] = (FloatPart)_mm256_fmadd_ps((__m256)a.part[i], (__m256)b.part[i],
-                                                   (__m256)c.part[i]);
+  EACH_PART a.part[i] =
+      (FloatPart)_mm256_fmadd_ps((__m256)a.part[i], (__m256)b.part[i], (__m256)c.part[i]);
   return a;
 #else
   return a * b + c;
@@ -242,8 +237,8 @@ AVAT3R_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {  // a * b + c
 }
 AVAT3R_INLINE Floats negative_multiply_add(Floats a, Floats b, Floats c) {  // c - a * b
 #if defined(__AVX2__)
-  EACH_PART a.part[i] = (FloatPart)_mm256_fnmadd_ps((__m256)a.part[i], (__m256)b.part[i],
-                                                    (__m256)c.part[i]);
+  EACH_PART a.part[i] =
+      (FloatPart)_mm256_fnmadd_ps((__m256)a.part[i], (__m256)b.part[i], (__m256)c.part[i]);
   return a;
 #else
   return c - a * b;
@@ -294,7 +289,8 @@ AVAT3R_INLINE Floats exp2(Floats p) {
 // log2(x), absolute error below 2e-7 for normal x > 0; minimax polynomial of log2(1 + f) / f.
 AVAT3R_INLINE Floats log2(Floats x) {
   const Ints bits = as_ints(x);
-  const Ints exponent = shift_right(bits - 0x3f3504f3, 23);  // of x / sqrt(1/2), so that f is centred
+  const Ints exponent =
+      shift_right(bits - 0x3f3504f3, 23);  // of x / sqrt(1/2), so that f is centred
   const Floats f = as_floats(bits - shift_left(exponent, 23)) - 1.f;
   Floats r = broadcast(0.11922676f);
   r = multiply_add(r, f, broadcast(-0.20819066f));

@@ -7,8 +7,8 @@ constexpr int kBatch = 64;  // splats looked at together: one bit each in the ma
 struct alignas(16) BatchSplat {
   float x, y, a, b, c, log2_opacity;
   float channels[kMaxChannels];
-  uint32_t pair;   // backward only: row of this splat and tile
-  int32_t entry;   // position in the camera's entries
+  uint32_t pair;  // backward only: row of this splat and tile
+  int32_t entry;  // position in the camera's entries
 };
 
 struct Batch {
@@ -93,9 +93,9 @@ AVAT3R_INLINE Floats log2_alpha(const BatchSplat& splat, Floats dx, Floats dy) {
 }
 
 struct Tile {
-  int x, y;              // tile coordinates
-  int left, top;         // first pixel
-  int columns, rows;     // pixels inside the image
+  int x, y;           // tile coordinates
+  int left, top;      // first pixel
+  int columns, rows;  // pixels inside the image
 };
 
 AVAT3R_INLINE Tile tile_of(const Avat3rSplatScene& scene, int index) {
@@ -175,9 +175,9 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
   const Avat3rSplatScene& scene = *task.scene;
   const CameraLists& lists = *task.lists;
   const Tile tile = tile_of(scene, task.tile);
-  // `running` is the product of all (1 - alpha). It only shrinks, so once it is at or below the limit
-  // it stays there and masks later splats by itself: stopping costs no select between two splats.
-  // `transmittance` is that product as it was after the last splat taken.
+  // `running` is the product of all (1 - alpha). It only shrinks, so once it is at or below the
+  // limit it stays there and masks later splats by itself: stopping costs no select between two
+  // splats. `transmittance` is that product as it was after the last splat taken.
   Floats running[kNumBlocks], transmittance[kNumBlocks], color[kNumBlocks][kChannels];
   Ints last_entry[kNumBlocks];
   uint32_t active = 0;  // blocks inside the image with a pixel still above the limit
@@ -254,8 +254,8 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
 
 static void blend_tile(const BlendTask& task, const Avat3rSplatOptions& options,
                        const Avat3rSplatImages& images, uint64_t* sort_scratch) {
-  using Blend = void (*)(const BlendTask&, const Avat3rSplatOptions&, const Avat3rSplatImages&,
-                         uint64_t*);
+  using Blend =
+      void (*)(const BlendTask&, const Avat3rSplatOptions&, const Avat3rSplatImages&, uint64_t*);
   static constexpr Blend kBlends[kMaxChannels][2] = {
       {blend_tile_channels<1, false>, blend_tile_channels<1, true>},
       {blend_tile_channels<2, false>, blend_tile_channels<2, true>},

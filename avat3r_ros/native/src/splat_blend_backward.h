@@ -1,7 +1,7 @@
 // Derivative of blending one tile: its list back to front. Part of splat_kernels.h.
 //
-// With T_i the transmittance in front of splat i, w_i = alpha_i T_i its weight, c_i its channels and g the
-// image's gradient,
+// With T_i the transmittance in front of splat i, w_i = alpha_i T_i its weight, c_i its channels
+// and g the image's gradient,
 //   dL/dc_i     = w_i g
 //   dL/dalpha_i = T_i (g . c_i) - (B + sum over j behind i of w_j (g . c_j)) / (1 - alpha_i)
 // where B = T_last (g . background - dL/dalpha_image) is what the light behind all splats adds.
@@ -93,8 +93,8 @@ static void blend_tile_backward_channels(const BlendTask& task,
         const BatchSplat& splat = batch.splats[i];
         const Floats dx = px - splat.x, dy = py - splat.y;
         const Floats power = log2_alpha(splat, dx, dy);
-        const Mask hit = at_least(power, min_log2) &
-                         at_least(block.last_entry, broadcast_int(splat.entry));
+        const Mask hit =
+            at_least(power, min_log2) & at_least(block.last_entry, broadcast_int(splat.entry));
         if (!any(hit)) continue;
         touched |= 1ull << i;
         const Floats unclamped = exp2(larger(power, broadcast(-120.f)));
@@ -133,9 +133,13 @@ static void blend_tile_backward_channels(const BlendTask& task,
 
 static void blend_tile_backward(const BlendTask& task, const Avat3rSplatGradients& gradients) {
   switch (task.scene->num_colors + (task.scene->with_depth ? 1 : 0)) {
-    case 1: return blend_tile_backward_channels<1>(task, gradients);
-    case 2: return blend_tile_backward_channels<2>(task, gradients);
-    case 3: return blend_tile_backward_channels<3>(task, gradients);
-    default: return blend_tile_backward_channels<4>(task, gradients);
+    case 1:
+      return blend_tile_backward_channels<1>(task, gradients);
+    case 2:
+      return blend_tile_backward_channels<2>(task, gradients);
+    case 3:
+      return blend_tile_backward_channels<3>(task, gradients);
+    default:
+      return blend_tile_backward_channels<4>(task, gradients);
   }
 }

@@ -1,4 +1,5 @@
-// The Gaussian rasterizer's entry points: memory, threads, tile lists. See splat_types.h for the flow.
+// The Gaussian rasterizer's entry points: memory, threads, tile lists. See splat_types.h for the
+// flow.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -117,7 +118,8 @@ void Avat3rSplatWorkspace::prepare(const Avat3rSplatScene& scene, const TileGrid
                                    int num_threads, bool keep) {
   num_chunks = (scene.num_gaussians + kGaussianChunk - 1) / kGaussianChunk;
   chunk_worker.assign(num_chunks, 0);
-  while ((int)buffers.size() < scene.num_cameras) buffers.push_back(std::make_unique<CameraBuffers>());
+  while ((int)buffers.size() < scene.num_cameras)
+    buffers.push_back(std::make_unique<CameraBuffers>());
   lists.resize(scene.num_cameras);
   const size_t n = scene.num_gaussians, pixels = (size_t)scene.width * scene.height;
   for (int c = 0; c < scene.num_cameras; c++) {
@@ -151,8 +153,8 @@ int64_t Avat3rSplatWorkspace::project(const Avat3rSplatScene& scene, const TileG
   ThreadPool::instance().run((int)num_chunks, num_threads, [&](int chunk, int worker) {
     const int64_t begin = chunk * kGaussianChunk;
     const int64_t end = std::min(scene.num_gaussians, begin + kGaussianChunk);
-    invalid[chunk] = kernels->project(scene, lists.data(), begin, end,
-                                      &counts[worker * scene.num_cameras]);
+    invalid[chunk] =
+        kernels->project(scene, lists.data(), begin, end, &counts[worker * scene.num_cameras]);
     chunk_worker[chunk] = worker;
   });
   int64_t total = 0;
@@ -160,7 +162,8 @@ int64_t Avat3rSplatWorkspace::project(const Avat3rSplatScene& scene, const TileG
   return total;
 }
 
-// Counting sort of the splats by tile. Inside a tile the blender sorts; returns the number of pairs.
+// Counting sort of the splats by tile. Inside a tile the blender sorts; returns the number of
+// pairs.
 int64_t Avat3rSplatWorkspace::bin(int camera, const TileGrid& grid, int num_threads) {
   CameraBuffers& b = *buffers[camera];
   CameraLists& l = lists[camera];

@@ -1,5 +1,6 @@
-// The Gaussian rasterizer's inner loops, compiled once for each instruction set: splat_kernels_*.cpp define
-// AVAT3R_KERNELS, the name of their table, and include this file. See splat_types.h for the flow.
+// The Gaussian rasterizer's inner loops, compiled once for each instruction set:
+// splat_kernels_*.cpp define AVAT3R_KERNELS, the name of their table, and include this file. See
+// splat_types.h for the flow.
 #include <cstring>
 
 #include "splat_types.h"

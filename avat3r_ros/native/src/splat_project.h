@@ -34,9 +34,15 @@ static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin
   deinterleave<3>(scene.scales + 3 * begin, count, rows + 7);
   deinterleave<1>(scene.opacities + begin, count, rows + 10);
   switch (num_colors) {
-    case 1: deinterleave<1>(scene.colors + begin, count, rows + 11); break;
-    case 2: deinterleave<2>(scene.colors + 2 * begin, count, rows + 11); break;
-    case 3: deinterleave<3>(scene.colors + 3 * begin, count, rows + 11); break;
+    case 1:
+      deinterleave<1>(scene.colors + begin, count, rows + 11);
+      break;
+    case 2:
+      deinterleave<2>(scene.colors + 2 * begin, count, rows + 11);
+      break;
+    case 3:
+      deinterleave<3>(scene.colors + 3 * begin, count, rows + 11);
+      break;
   }
   GaussianLanes g;
   Floats total = load(rows[0]) * 0.f;
@@ -61,7 +67,8 @@ static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin
   g.log2_opacity = log2(larger(g.opacity, broadcast(1e-10f)));
   // Slightly padded: the blender tests alpha itself.
   g.extent2 = smaller((g.log2_opacity - kLog2MinAlpha) * 1.3862943611f,  // 2 ln(2)
-                      broadcast(kMaxExtent * kMaxExtent)) * 1.0005f;
+                      broadcast(kMaxExtent * kMaxExtent)) *
+              1.0005f;
   return g;
 }
 

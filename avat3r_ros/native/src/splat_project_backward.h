@@ -46,8 +46,8 @@ static void add_quaternion_gradient(const float* unit, float inverse_norm, const
 }
 
 // Names: g_a is dL/da. See project_lanes for the forward formulas.
-static void project_backward(const Avat3rSplatScene& scene, const CameraLists& lists,
-                             int64_t begin, int64_t end, const Avat3rSplatGradients& gradients,
+static void project_backward(const Avat3rSplatScene& scene, const CameraLists& lists, int64_t begin,
+                             int64_t end, const Avat3rSplatGradients& gradients,
                              double* viewmat_gradient) {
   const CameraModel& camera = lists.camera;
   const float* r = camera.rotation;
@@ -66,7 +66,8 @@ static void project_backward(const Avat3rSplatScene& scene, const CameraLists& l
                 c2 = splat.c * -1.38629436112f;
     const float g_u = c0 * sums[1] + c1 * sums[2], g_v = c1 * sums[1] + c2 * sums[2];
     const float g_c0 = -0.5f * sums[3], g_c1 = -0.5f * sums[4], g_c2 = -0.5f * sums[5];
-    // Covariance: -C g_C C, all matrices symmetric, g_c1 being one of the two off-diagonal elements.
+    // Covariance: -C g_C C, all matrices symmetric, g_c1 being one of the two off-diagonal
+    // elements.
     const float m00 = c0 * g_c0 + c1 * g_c1, m01 = c0 * g_c1 + c1 * g_c2;
     const float m10 = c1 * g_c0 + c2 * g_c1, m11 = c1 * g_c1 + c2 * g_c2;
     const float g_xx = -(m00 * c0 + m01 * c1), g_xy = -(m00 * c1 + m01 * c2),
@@ -126,8 +127,8 @@ static void project_backward(const Avat3rSplatScene& scene, const CameraLists& l
     for (int k = 0; k < 3; k++) {
       gradients.means[3 * i + k] +=
           r[k] * g_position[0] + r[3 + k] * g_position[1] + r[6 + k] * g_position[2];
-      gradients.scales[3 * i + k] += g_m[k] * rotation[k] + g_m[3 + k] * rotation[3 + k] +
-                                     g_m[6 + k] * rotation[6 + k];
+      gradients.scales[3 * i + k] +=
+          g_m[k] * rotation[k] + g_m[3 + k] * rotation[3 + k] + g_m[6 + k] * rotation[6 + k];
     }
     for (int k = 0; k < 9; k++) g_rotation[k] = g_m[k] * scale[k % 3];
     add_quaternion_gradient(unit, inverse_norm, g_rotation, gradients.quats_wxyz + 4 * i);

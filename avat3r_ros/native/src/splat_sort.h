@@ -43,8 +43,8 @@ static void radix_sort(uint64_t* a, uint64_t* scratch, int64_t n, uint32_t lowes
   }
 }
 
-// Sort front to back; equal depths by index, as gsplat does. A radix sort of the leading bits in which the
-// depths of this tile differ, then an insertion sort for what is left.
+// Sort front to back; equal depths by index, as gsplat does. A radix sort of the leading bits in
+// which the depths of this tile differ, then an insertion sort for what is left.
 static void sort_tile(uint64_t* a, int64_t n, uint64_t* scratch) {
   if (n > 24) {
     uint32_t lowest = ~0u, highest = 0;

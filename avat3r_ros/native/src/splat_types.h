@@ -1,5 +1,5 @@
-// What the stages of the Gaussian rasterizer hand to each other; plain data, shared by the host code and by
-// the kernels of every instruction set.
+// What the stages of the Gaussian rasterizer hand to each other; plain data, shared by the host
+// code and by the kernels of every instruction set.
 //
 //   project   16 Gaussians at a time -> one Splat for each visible one, counted into its tiles
 //   bin       Splats -> one list of (depth, splat) for each 16x16 tile
@@ -7,13 +7,13 @@
 //   backward  each tile's list back to front -> one row of sums for each (splat, tile) pair;
 //             each splat adds up its rows and carries them back to the Gaussian
 //
-// No two threads write the same number and every sum has one order: results do not depend on the number of
-// threads.
+// No two threads write the same number and every sum has one order: results do not depend on the
+// number of threads.
 //
-// The image is gsplat 1.5's: a blur of eps2d is added to the screen covariance, the mean is clamped to 15 %
-// outside the image where the projection is linearised, alpha = min(0.999, opacity exp(-sigma)),
-// contributions below 1/255 are dropped, and blending stops before the splat that would bring the
-// transmittance to 1e-4 or less.
+// The image is gsplat 1.5's: a blur of eps2d is added to the screen covariance, the mean is clamped
+// to 15 % outside the image where the projection is linearised, alpha = min(0.999, opacity
+// exp(-sigma)), contributions below 1/255 are dropped, and blending stops before the splat that
+// would bring the transmittance to 1e-4 or less.
 #pragma once
 #include <cstdint>
 
@@ -21,8 +21,8 @@
 
 namespace avat3r {
 
-constexpr int kTileSize = 16;                      // pixels
-constexpr int kBlockSize = 4;                      // pixels; one lane each
+constexpr int kTileSize = 16;                        // pixels
+constexpr int kBlockSize = 4;                        // pixels; one lane each
 constexpr int kTileBlocks = kTileSize / kBlockSize;  // along one side
 constexpr int kNumBlocks = kTileBlocks * kTileBlocks;
 constexpr int kMaxChannels = 4;
@@ -32,7 +32,7 @@ constexpr float kMaxAlpha = 0.999f;
 constexpr float kMinAlpha = 1.f / 255.f;
 constexpr float kLog2MinAlpha = -7.994353437f;
 constexpr float kMinTransmittance = 1e-4f;
-constexpr float kMaxExtent = 3.33f;  // standard deviations
+constexpr float kMaxExtent = 3.33f;      // standard deviations
 constexpr float kFrustumMargin = 0.15f;  // of the image size
 
 // A Gaussian on the screen, one cache line. At offset d = pixel - mean its alpha is
@@ -61,8 +61,8 @@ struct TileBox {
   uint16_t x0, y0, x1, y1;  // inclusive
 };
 
-// Sums over the pixels of one (splat, tile) pair, written by blend_tile_backward. With s = alpha dL/dalpha:
-// s, s dx, s dy, s dx^2, s dx dy, s dy^2, then the channels' gradients.
+// Sums over the pixels of one (splat, tile) pair, written by blend_tile_backward. With s = alpha
+// dL/dalpha: s, s dx, s dy, s dx^2, s dx dy, s dy^2, then the channels' gradients.
 constexpr int kPairMoments = 6;
 constexpr int kPairUsed = 11;  // 1 where the row was written
 constexpr int kPairRow = 12;
@@ -79,9 +79,9 @@ struct CameraLists {
   uint64_t* chunk_first_pair;  // filled for the backward pass
   uint64_t* entries;           // depth key << 32 | splat
   int64_t* tile_begin;         // num_tiles + 1
-  float* transmittance;        // (H,W) after the last splat taken; only when kept for the backward pass
-  int32_t* last_entry;         // (H,W) entry of the last splat taken, -1 if none; likewise
-  float* pair_rows;            // backward pass
+  float* transmittance;  // (H,W) after the last splat taken; only when kept for the backward pass
+  int32_t* last_entry;   // (H,W) entry of the last splat taken, -1 if none; likewise
+  float* pair_rows;      // backward pass
 };
 
 struct BlendTask {
@@ -93,8 +93,9 @@ struct BlendTask {
 // The entry points of one instruction set.
 struct SplatKernels {
   const char* name;
-  // Project Gaussians [begin, end) for every camera; `tile_counts[camera]` is the calling thread's difference
-  // array of (tiles_y + 1) x (tiles_x + 1). Returns how many Gaussians had a NaN or an infinity.
+  // Project Gaussians [begin, end) for every camera; `tile_counts[camera]` is the calling thread's
+  // difference array of (tiles_y + 1) x (tiles_x + 1). Returns how many Gaussians had a NaN or an
+  // infinity.
   int64_t (*project)(const Avat3rSplatScene& scene, const CameraLists* lists, int64_t begin,
                      int64_t end, uint32_t* const* tile_counts);
   // `sort_scratch` has room for the tile's entries.

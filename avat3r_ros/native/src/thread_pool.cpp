@@ -20,8 +20,8 @@ constexpr int kSpins = 2000;  // some 50 us: longer than the gap between two job
 }  // namespace
 
 ThreadPool& ThreadPool::instance() {
-  // Threads do not survive fork(): a child gets a pool of its own. The pool is never destroyed, so that no
-  // thread outlives what it uses when the process exits.
+  // Threads do not survive fork(): a child gets a pool of its own. The pool is never destroyed, so
+  // that no thread outlives what it uses when the process exits.
   static std::mutex mutex;
   static ThreadPool* pool = nullptr;
   static pid_t owner = 0;

@@ -16,15 +16,15 @@ class ThreadPool {
   // The pool of this process; it grows to the largest number of threads asked for.
   static ThreadPool& instance();
 
-  // Run task(index, worker) for index in [0, count), worker in [0, num_threads), and return when all are
-  // done. Tasks are handed out one by one in no fixed order. When another thread is using the pool,
-  // the caller does all tasks itself.
+  // Run task(index, worker) for index in [0, count), worker in [0, num_threads), and return when
+  // all are done. Tasks are handed out one by one in no fixed order. When another thread is using
+  // the pool, the caller does all tasks itself.
   template <class Task>
   void run(int count, int num_threads, Task&& task) {
     using Type = std::remove_reference_t<Task>;
-    run_erased(count, num_threads,
-               [](void* erased, int index, int worker) { (*(Type*)erased)(index, worker); },
-               (void*)&task);
+    run_erased(
+        count, num_threads,
+        [](void* erased, int index, int worker) { (*(Type*)erased)(index, worker); }, (void*)&task);
   }
 
  private:
