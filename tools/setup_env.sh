@@ -13,6 +13,8 @@ case $VENV in /*) ;; *) VENV=$PWD/$VENV ;; esac
 TORCH_INDEX=${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}
 BUILD_DIR=.build/ros
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Byte code is written on first import: compiling all of it beforehand takes a minute.
+export PIP_NO_COMPILE=1
 started=$SECONDS
 
 say() { printf 'avat3r: %s\n' "$*"; }
