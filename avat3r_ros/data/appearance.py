@@ -42,6 +42,9 @@ _HAIR_COLORS = np.array(
     ]
 )  # fmt: skip
 
+_BROW_TO_SKIN = 0.4
+"""Brightest brows relative to the skin, linear light."""
+
 IRIS_RADIUS_RAD = 0.385
 """Angle under which the iris appears from the eye's centre: 6.2 mm on the template's eyeball."""
 
@@ -173,8 +176,9 @@ def random_appearance(rng: np.random.Generator, template: HeadTemplate, style: s
 
     albedo = _skin(surface, skin_color, tone, rng)
     _paint_spots(surface, albedo, tone, rng)
-    _paint_lips(surface, albedo, rng)
-    if rng.random() < 0.45:
+    bearded = rng.random() < 0.45
+    _paint_lips(surface, albedo, rng, lipstick=not bearded and rng.random() < 0.25)
+    if bearded:
         _paint_beard(surface, albedo, hair_color, rng)
     _paint_scalp(surface, albedo, hair_color, style, rng)
     _paint_brows(surface, albedo, hair_color, rng)
@@ -262,9 +266,11 @@ def _paint_spots(
             albedo[near] *= np.exp(-np.outer(amount, [0.7, 1.0, 1.2])).astype(np.float32)
 
 
-def _paint_lips(surface: TemplateSurface, albedo: np.ndarray, rng: np.random.Generator) -> None:
+def _paint_lips(
+    surface: TemplateSurface, albedo: np.ndarray, rng: np.random.Generator, *, lipstick: bool
+) -> None:
     amount = _step(surface.regions["lips"], 0.15, 0.85)
-    if rng.random() < 0.15:  # lipstick
+    if lipstick:
         color = linear_from_srgb8(rng.uniform([130, 20, 30], [200, 70, 90]))
         _mix(albedo, color, 0.75 * amount)
         return
@@ -280,7 +286,8 @@ def _beard_mask(points: np.ndarray) -> np.ndarray:
     # The upper edge runs from the sideburn (in front of the ear) to the corner of the mouth.
     edge = np.interp(z, [-0.09, -0.062, -0.04, -0.02, -0.008], [0.0, -0.022, -0.05, -0.062, -0.068])
     jaw = _step(y, edge + 0.006, edge - 0.006)
-    lip = _step(y, -0.044, -0.050) * _step(side, 0.034, 0.026) * _step(z, -0.012, -0.006)
+    lip = _step(y + 0.25 * side, -0.038, -0.050) * _step(side, 0.036, 0.018)
+    lip *= _step(z, -0.014, -0.004)
     lip *= 1 - 0.7 * _step(side, 0.004, 0.0) * _step(y, -0.066, -0.058)
     throat = _step(y, -0.145, -0.12) * _step(z, -0.1, -0.08)
     soul = 1 - 0.6 * _step(np.abs(y + 0.092), 0.008, 0.002) * _step(side, 0.008, 0.016)
@@ -338,7 +345,10 @@ def _paint_brows(
     density = density * _step(np.abs(across) - 0.16 * hairs, 1.25, 0.55) * (0.86 + 0.14 * hairs)
     strands = np.zeros(len(points), np.float32)
     strands[rows] = density * rng.uniform(0.7, 0.95)
-    _mix(albedo, hair * 0.7, strands.clip(0, 1))
+    # Brows stay readable: even grey ones are clearly darker than the skin around them.
+    skin = albedo[rows].mean()
+    color = hair * min(0.7, _BROW_TO_SKIN * float(skin / hair.mean()))
+    _mix(albedo, color, strands.clip(0, 1))
 
 
 def _paint_lids(

@@ -139,8 +139,9 @@ def random_hair(
     taper = np.sqrt(np.clip((1 - rows) / 0.30, 0.0, 1.0))
     taper = np.where(fall > 0.5, 1.0, 0.12 + 0.88 * taper) if hanging else 0.1 + 0.9 * taper
     lift = 1 + 0.5 * front * np.exp(-(((rows - 0.7) / 0.25) ** 2)) * (style == "short")
-    at_crown = np.clip(1 - rows / 0.4, 0, 1) ** 2  # where all columns must agree
-    thickness = at_crown * thickness.mean() + (1 - at_crown) * thickness
+    # The top is as thick all round; where columns meet they must agree.
+    on_top = 1 / (1 + np.exp((polar - 0.75) / 0.12))
+    thickness = on_top * thickness.max() + (1 - on_top) * thickness
     bumps = 1 + (bumps - 1) * np.clip(rows / 0.25, 0, 1)  # all columns meet at the crown
     shape = (
         base + outward * (thickness * bumps * taper * lift + over_ears * np.sqrt(rows))[..., None]

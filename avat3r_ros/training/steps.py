@@ -101,11 +101,15 @@ def _geometry_terms(
     means = torch.stack([gaussians.means for gaussians in decoded])
     moving = moving_points(truth, before)
     with torch.no_grad():
-        error = float(mean_distance_mm(means, truth, moving))
         base = torch.stack([part.base_gaussians(c.to(network.device)).means for c in codes])
-        base_error = float(mean_distance_mm(base, truth, moving))
+        scalars = {
+            "moving_mm": float(mean_distance_mm(means, truth, moving)),
+            "base_moving_mm": float(mean_distance_mm(base, truth, moving)),
+            "all_mm": float(mean_distance_mm(means, truth)),
+            "base_all_mm": float(mean_distance_mm(base, truth)),
+        }
     loss = geometry_loss(means, truth, truth - before)
-    return {"geometry": loss}, {"moving_mm": error, "base_moving_mm": base_error}
+    return {"geometry": loss}, scalars
 
 
 def _picture_terms(
