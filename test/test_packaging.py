@@ -1,6 +1,7 @@
 """What is installed, and that the many places which name the same thing agree."""
 
 import ast
+import os
 import pathlib
 import re
 import subprocess
@@ -112,6 +113,30 @@ def test_scripts_are_executable_and_parse(script):
     path = ROOT / script
     assert path.stat().st_mode & 0o111
     assert subprocess.run(["bash", "-n", path]).returncode == 0
+
+
+def test_missing_system_packages_are_named_in_one_line_to_copy(tmp_path):
+    """A user without root on a machine without the graphics libraries that mediapipe loads."""
+    for command, output in {"ldconfig": "libc.so.6", "id": "1000"}.items():
+        stub = tmp_path / command
+        stub.write_text(f"#!/bin/sh\necho {output}\n")
+        stub.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VENV": str(tmp_path / "venv")}
+    done = subprocess.run(
+        [ROOT / "tools" / "setup_env.sh"], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("  sudo apt-get install -y ")
+    assert {"libegl1", "libgles2", "libgl1", "libglib2.0-0"} <= set(line.split())
+
+
+def test_a_wrong_interpreter_is_refused_by_name(tmp_path):
+    env = os.environ | {"PYTHON": "/bin/true-python", "VENV": str(tmp_path / "venv")}
+    done = subprocess.run(
+        [ROOT / "tools" / "setup_env.sh"], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "/bin/true-python is not Python 3.10" in done.stderr
 
 
 def test_nothing_names_a_single_machine():

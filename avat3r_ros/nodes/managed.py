@@ -28,6 +28,9 @@ EXPECTED_ERRORS = (ValueError, OSError, RuntimeError)
 
 DIAGNOSTICS_PERIOD_S = 1.0
 
+JOIN_S = 4.0
+"""Patience with a worker that was asked to stop; less than what a launcher has with the process."""
+
 
 class ManagedNode(LifecycleNode):
     """A lifecycle node; its subclass implements `configure`, `activate`, `deactivate`, `cleanup`.
@@ -107,10 +110,11 @@ class ManagedNode(LifecycleNode):
 
     def start_worker(self, name: str, work: Callable[[threading.Event], None]) -> None:
         """Run `work(stop)` in a thread until `stop` is set; an error out of it ends the node."""
+        stop = self._stop
 
         def guarded() -> None:
             try:
-                work(self._stop)
+                work(stop)
             except Exception:
                 if not self.context.ok():
                     return  # told to end: publishers were gone before this thread was asked to stop
@@ -128,7 +132,7 @@ class ManagedNode(LifecycleNode):
         self.wake_workers()
         for thread in self._workers:
             if thread is not threading.current_thread():
-                thread.join(timeout=10.0)
+                thread.join(timeout=JOIN_S)
         self._workers.clear()
         self._stop = threading.Event()
 
