@@ -6,7 +6,6 @@ edge are painted from several samples on the head, and blurred on clothes:
     rasterize pixel centres ─► paint ─► busy pixels? ─► rasterize the head finer ─► paint, average
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -173,7 +172,7 @@ class Painter:
         rgba[rows, columns] = total / supersample**2
 
     def albedo(
-        self, ids: Integer[np.ndarray, "p"], weights: Sequence[np.ndarray]
+        self, ids: Integer[np.ndarray, "p"], weights: Float[np.ndarray, "3 p"]
     ) -> Float[np.ndarray, "p 3"]:
         """Linear RGB of surface points, given by three rows of weights."""
         body = self.body
@@ -187,7 +186,7 @@ class Painter:
         for patch, start in zip(body.mesh.patches, self._part_starts, strict=False):
             rows = np.flatnonzero((ids >= start) & (ids < start + len(patch.triangles)))
             if len(rows):
-                out[rows] = patch.colors(ids[rows] - start, [w[rows] for w in weights])
+                out[rows] = patch.colors(ids[rows] - start, weights[:, rows])
         return out
 
 

@@ -4,7 +4,6 @@ A patch is a (rows x columns) grid of vertices with a picture stretched over it.
 on three template vertices each (hair) or on nothing (clothes).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +36,7 @@ class GridPatch:
         return self.offsets + np.einsum("nkc,nk->nc", corners, self.anchor_weights)
 
     def colors(
-        self, triangle_ids: Integer[np.ndarray, "p"], weights: Sequence[np.ndarray]
+        self, triangle_ids: Integer[np.ndarray, "p"], weights: Float[np.ndarray, "3 p"]
     ) -> Float[np.ndarray, "p 3"]:
         """Colour of surface points, given by three rows of weights; the nearest texel."""
         height, width = self.picture.shape[:2]
