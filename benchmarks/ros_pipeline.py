@@ -3,11 +3,13 @@
     .venv/bin/python benchmarks/ros_pipeline.py me.avat3r [--size 512] [--seconds 20] [--rate 30]
 
 Sends a face's image with the present time as its stamp to the real tracker and renderer, each in a
-process of its own, and takes the time until the rendered image with the same stamp is back. Without
---image, skimage's astronaut is the face. Results go to benchmarks/results/ros_pipeline.json.
+process of its own, and takes the time until the rendered image with the same stamp is back. Then
+the same with a viewer that moves 60 times a second: the frames that come, however slow the rest is.
+Without --image, skimage's astronaut is the face. Results: benchmarks/results/ros_pipeline.json.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -22,11 +24,15 @@ os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 200))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 import rclpy  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
+from avat3r_ros.geometry import look_at_head  # noqa: E402
 from avat3r_ros.nodes import supervisor  # noqa: E402
+from avat3r_ros.nodes.conversions import msg_from_viewer_from_body  # noqa: E402
 from avat3r_ros.nodes.images import msg_from_image  # noqa: E402
 from avat3r_ros.nodes.paths import node_environment  # noqa: E402
 
@@ -137,12 +143,62 @@ def measure_pipeline(
             processes.start(command)
         back = "rendered/left/image_raw" if stereo else "rendered/image_raw"
         result = round_trips(node, picture, "camera/image_raw", back, rate_hz, seconds)
+        with moving_viewer(node) as stages:
+            frames = count_frames(node, picture, back, rate_hz, min(seconds, 10.0))
+        result["frames_per_second_with_moving_viewer"] = frames
+        result["stages"] = stages
         result["resident_mb"] = {
             name: round(resident_mb(process.pid)) for name, process in processes._processes.items()
         }
         return result
     finally:
         processes.stop()
+
+
+@contextlib.contextmanager
+def moving_viewer(node):
+    """Moves the viewer 60 times a second; gives what the nodes say on /diagnostics meanwhile."""
+    stages: dict[str, dict[str, str]] = {}
+
+    def note(msg: DiagnosticArray) -> None:
+        stages[msg.status[0].name] = {v.key: v.value for v in msg.status[0].values}
+
+    publisher = node.create_publisher(PoseStamped, "viewer_pose", qos_profile_sensor_data)
+    subscription = node.create_subscription(DiagnosticArray, "/diagnostics", note, 10)
+
+    def move() -> None:
+        viewer = look_at_head(0.3 * np.sin(2 * time.monotonic()), 0.0, 0.6)
+        publisher.publish(PoseStamped(pose=msg_from_viewer_from_body(viewer)))
+
+    timer = node.create_timer(1 / 60, move)
+    try:
+        yield stages
+    finally:
+        node.destroy_timer(timer)
+        node.destroy_subscription(subscription)
+        node.destroy_publisher(publisher)
+
+
+def count_frames(node, picture: np.ndarray, topic_in: str, rate_hz: float, seconds: float) -> float:
+    """Rendered frames per second while the driver's images go on."""
+    frames: list[float] = []
+    publisher = node.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
+    subscription = node.create_subscription(
+        Image, topic_in, lambda _: frames.append(time.monotonic()), qos_profile_sensor_data
+    )
+
+    def send() -> None:
+        header = Header(stamp=node.get_clock().now().to_msg(), frame_id="camera")
+        publisher.publish(msg_from_image(picture, "rgb8", header))
+
+    timer = node.create_timer(1 / rate_hz, send)
+    start = time.monotonic()
+    while time.monotonic() < start + seconds + 2.0:
+        rclpy.spin_once(node, timeout_sec=0.1)
+    node.destroy_timer(timer)
+    node.destroy_subscription(subscription)
+    node.destroy_publisher(publisher)
+    return round(sum(t > start + 2.0 for t in frames) / seconds, 1)
 
 
 def resident_mb(pid: int) -> float:

@@ -140,6 +140,7 @@ class AvatarRendererNode(ManagedNode):
         self._presence = OperatorPresence(self.config("presence."))
         torch.set_num_threads(self._num_threads())
         self._renderer = self.make_renderer()
+        self._warm_up()
         output: OutputConfig = self.config("output.")
         self._frames = FramePublisher(self, self._view, output, self._renderer)
         frame = self._config.viewer_frame
@@ -161,10 +162,29 @@ class AvatarRendererNode(ManagedNode):
 
     def make_animator(self, avatar: Avatar) -> Animator:
         """Create the animator of a new avatar; a test puts its own here."""
-        device = self._config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return Animator(avatar, device=device)
+        return Animator(avatar, device=self._device())
+
+    def _device(self) -> str:
+        if self._config.device != "auto":
+            return self._config.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def _warm_up(self) -> None:
+        """Render one Gaussian: compiling or loading a rasterizer must not cost the first frame.
+
+        Raises:
+            RuntimeError: The rasterizer cannot be used; the message says what helps.
+        """
+        dot = Gaussians(
+            means=torch.zeros(1, 3),
+            quats_wxyz=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+            scales=torch.full((1, 3), 0.01),
+            opacities=torch.ones(1),
+            colors=torch.ones(1, 3),
+        )
+        viewer_from_body = default_viewer_from_body(self._view)
+        cameras = eye_cameras(self._view, viewer_from_body, np.eye(4))
+        self._renderer.render_u8(dot.to(self._device()), cameras)
 
     def _num_threads(self) -> int:
         return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
