@@ -5,12 +5,16 @@ newest complete state) and, in the end, network/ (averaged weights, for `load_ne
 evaluation.json. Every choice is a function of (seed, step), so a resumed run continues exactly.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import math
 import os
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +140,7 @@ def train(
     Raises:
         ValueError: The folder holds another run, or a run although `resume` is off.
         RuntimeError: The loss stays non-finite.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the step under way was finished and a checkpoint left.
     """
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,16 +153,21 @@ def train(
         run.load()
     _write_json(folder / "config.json", config.to_json())
     last = config.steps if stop_after is None else min(config.steps, run.step + stop_after)
-    with Crowd(
-        config.network_config(),
-        config.prior,
-        size=config.crowd_size,
-        steps_per_person=config.steps_per_person,
-        first_seed=TRAINING_SEEDS.start + config.seed * PEOPLE_PER_SEED % 90_000_000,
-        workers=0 if template is not None else config.workers,
-        template=template,
-    ) as crowd:
-        run.advance(last, crowd)
+    with (
+        Crowd(
+            config.network_config(),
+            config.prior,
+            size=config.crowd_size,
+            steps_per_person=config.steps_per_person,
+            first_seed=TRAINING_SEEDS.start + config.seed * PEOPLE_PER_SEED % 90_000_000,
+            workers=0 if template is not None else config.workers,
+            template=template,
+        ) as crowd,
+        _polite_end() as asked_to_end,
+    ):
+        run.advance(last, crowd, asked_to_end)
+    if asked_to_end.is_set() and run.step < last:
+        raise KeyboardInterrupt(f"stopped after step {run.step}; resume to continue")
     if run.step < config.steps:
         return folder
     return run.finish()
@@ -186,7 +196,7 @@ class _Run:
             name: value.detach().clone() for name, value in self.network.state_dict().items()
         }
 
-    def advance(self, last: int, crowd: Crowd) -> None:
+    def advance(self, last: int, crowd: Crowd, asked_to_end: threading.Event) -> None:
         """Train up to a step, with checkpoints and a log."""
         saved_at = time.monotonic()
         recent: list[dict[str, float]] = []
@@ -194,16 +204,13 @@ class _Run:
             total=self.config.steps, initial=self.step, desc="train", unit=" steps", smoothing=0.02
         )
         with progress, open(self.folder / "log.jsonl", "a") as log:
-            while self.step < last:
+            while self.step < last and not asked_to_end.is_set():
                 crowd.prepare(self.step)
                 recent.append(self._one_step(crowd))
                 self.step += 1
                 progress.update()
                 if self.step % LOG_EVERY == 0 or self.step == last:
-                    means = {
-                        name: round(float(np.nanmean([s[name] for s in recent if name in s])), 5)
-                        for name in sorted({name for scalars in recent for name in scalars})
-                    }
+                    means = _means(recent)
                     log.write(json.dumps({"step": self.step, **means}) + "\n")
                     log.flush()
                     progress.set_postfix_str(
@@ -298,12 +305,46 @@ class _Run:
         return self.folder / "network"
 
 
+@contextlib.contextmanager
+def _polite_end() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets: the step under way is finished, then a checkpoint.
+
+    A second Ctrl-C ends at once.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """Warm-up, then a cosine down to a twentieth."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+def _means(recent: list[dict[str, float]]) -> dict[str, float]:
+    """Mean of each scalar over the steps that have a number for it."""
+    means = {}
+    for name in sorted({name for scalars in recent for name in scalars}):
+        values = [s[name] for s in recent if math.isfinite(s.get(name, math.nan))]
+        if values:
+            means[name] = round(sum(values) / len(values), 5)
+    return means
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

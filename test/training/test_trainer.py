@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -126,6 +128,22 @@ def test_a_loss_that_is_not_finite_changes_nothing_and_ends_the_run(
     train(config, tmp_path / "short", template=template, stop_after=2)
     state = torch.load(tmp_path / "short" / trainer.CHECKPOINT, weights_only=True)
     assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+def test_an_interrupted_run_leaves_a_checkpoint(crowd, template, tmp_path, monkeypatch):
+    real, done = trainer.step_loss, []
+
+    def ended_at_the_third(*arguments, **options):
+        done.append(1)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "step_loss", ended_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, tmp_path, template=template)
+    assert torch.load(tmp_path / trainer.CHECKPOINT, weights_only=True)["step"] == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_the_crowd_changes_one_by_one_and_is_never_held_out(crowd):
