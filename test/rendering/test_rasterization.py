@@ -361,6 +361,30 @@ def test_gaussians_that_are_not_finite_are_refused(make_scene, name, value):
         render(scene)
 
 
+@pytest.mark.parametrize("name", NAMES[:5])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_bad_gaussians_are_left_out_by_every_instruction_set(
+    make_scene, instruction_set, name, value
+):
+    scene = make_scene(9)
+    images = []
+    for bad in (False, True):
+        if bad:
+            getattr(scene, name)[7:9].reshape(2, -1)[:, -1] = value
+        else:
+            scene.opacities[7:9] = 0
+        channels = torch.empty(1, HEIGHT, WIDTH, 3)
+        stats = native.SplatWorkspace().forward(
+            native.SplatScene(*(getattr(scene, n) for n in NAMES), scene.Ks, WIDTH, HEIGHT),
+            channels=channels,
+            instruction_set=instruction_set,
+        )
+        assert stats.num_invalid == (2 if bad else 0)
+        images.append(channels)
+        scene.opacities[7:9] = 0.9
+    assert torch.equal(*images)
+
+
 def test_wild_but_finite_gaussians_do_no_harm(make_scene):
     scene = make_scene(10)
     scene.scales[:50] = 1e30

@@ -45,12 +45,13 @@ static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin
       break;
   }
   GaussianLanes g;
-  Floats total = load(rows[0]) * 0.f;
+  // By the bits: compilers may take x * 0 for 0, and then no NaN is seen.
+  const Ints largest = broadcast_int(0x7f7fffff);
+  g.finite = at_least(largest, as_ints(load(rows[0])) & 0x7fffffff);
   for (int k = 1; k < 11 + num_colors; k++) {
-    total = multiply_add(load(rows[k]), broadcast(0.f), total);
+    g.finite = g.finite & at_least(largest, as_ints(load(rows[k])) & 0x7fffffff);
   }
   for (int k = 0; k < num_colors; k++) g.colors[k] = load(rows[11 + k]);
-  g.finite = at_least(total, broadcast(0.f));  // 0 * NaN and 0 * infinity are NaN
   for (int k = 0; k < 3; k++) g.mean[k] = load(rows[k]);
   const Floats w = load(rows[3]), x = load(rows[4]), y = load(rows[5]), z = load(rows[6]);
   const Floats s0 = load(rows[7]), s1 = load(rows[8]), s2 = load(rows[9]);
