@@ -172,6 +172,8 @@ class AvatarBuilderNode(ManagedNode):
             except BuildCancelledError:
                 return
             except EXPECTED_ERRORS as error:
+                if not self.context.ok():
+                    return  # told to end: the publishers are gone
                 self.get_logger().warning(f"{error}; trying again")
                 stop.wait(1.0)
             else:
