@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from avat3r_ros.geometry import invert_poses, pixel_centers, transform_points
+from avat3r_ros.geometry import fit_similarity, invert_poses, pixel_centers, transform_points
 from avat3r_ros.priors.dust3r.alignment import AlignmentConfig, KnownCameras, Scene, align_pairs
-from avat3r_ros.priors.dust3r.alignment_start import weighted_similarity
+from avat3r_ros.priors.dust3r.alignment_start import MEAN_PAIR_SCALE, weighted_similarity
 from avat3r_ros.priors.dust3r.pairs import PairPoints, all_pairs
 
 SIZE, FOCAL = 20, 40.0
@@ -78,6 +78,35 @@ def test_cameras_are_found_where_they_are_not_known(truth):
     turn = scene.world_from_camera[0, :3, :3].T @ scene.world_from_camera[2, :3, :3]
     expected = truth.world_from_camera[0, :3, :3].T @ truth.world_from_camera[2, :3, :3]
     assert torch.allclose(turn, expected, atol=0.01)
+
+
+def test_a_world_without_cameras_does_not_shrink(truth):
+    """Noise makes small worlds cheap; the mean scale of the pairs holds the size."""
+    pairs = pairs_of(truth, noise=0.1)
+    sizes = [
+        float((said[..., 2].median() / truth.depth[i].median()).log())
+        for said, i in zip(pairs.points_first, pairs.pairs[:, 0].tolist(), strict=True)
+    ]
+    expected = MEAN_PAIR_SCALE * np.exp(np.mean(sizes))
+    hasty = AlignmentConfig(iterations=80, max_grid=10, learning_rate=0.05)
+    scene = align_pairs(pairs, PRINCIPAL, config=hasty)
+    assert scene.depth.median() / truth.depth.median() == pytest.approx(expected, rel=0.1)
+
+
+def test_weighted_similarity_is_that_of_the_core_and_never_mirrors():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 9, 3))
+    scale, rotation, shift = weighted_similarity(*(torch.from_numpy(x) for x in (a, b)),
+                                                 torch.ones(9, dtype=torch.float64))  # fmt: skip
+    expected = fit_similarity(a, b)
+    assert float(scale) == pytest.approx(expected[0])
+    assert np.allclose(rotation, expected[1]) and np.allclose(shift, expected[2])
+    mirrored = torch.from_numpy(b * [1, 1, -1])
+    _, rotation, _ = weighted_similarity(torch.from_numpy(b), mirrored, torch.ones(9).double())
+    assert torch.linalg.det(rotation) == pytest.approx(1)
+    some = torch.from_numpy((np.arange(9) < 5).astype(float))
+    part = weighted_similarity(torch.from_numpy(a), torch.from_numpy(b), some)
+    assert np.allclose(part[1], fit_similarity(a[:5], b[:5])[1])
 
 
 def test_noise_is_averaged_and_outliers_are_outvoted(truth):
