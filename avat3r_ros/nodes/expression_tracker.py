@@ -47,6 +47,8 @@ class TrackerConfig:
         model_path: face_landmarker.task; searched for if empty.
         max_faces: Faces looked for; the largest is tracked, the others are only counted.
         smooth: Remove jitter (smoothing.*); off passes measurements through.
+        full_range: Stretch scores so that 1 is the full movement, and learn the driver's range; off
+            passes the landmarker's own scores through.
         compressed: Subscribe to image_raw/compressed instead of image_raw.
         publish_tf: Broadcast the face's frame face_<face_id> (REP-155); needs ROS's tf2_ros.
         face_id: Identifier in the name of the face's frame.
@@ -55,6 +57,7 @@ class TrackerConfig:
     model_path: str = ""
     max_faces: int = ranged(2, 1, 8)
     smooth: bool = True
+    full_range: bool = True
     compressed: bool = False
     publish_tf: bool = False
     face_id: str = "operator"
@@ -100,7 +103,10 @@ class ExpressionTrackerNode(ManagedNode):
     def make_tracker(self, config: TrackerConfig, smoothing: SmoothingConfig | None) -> FaceTracker:
         """Create the tracker; a test puts its own here."""
         return FaceTracker(
-            config.model_path or None, smoothing=smoothing, max_faces=config.max_faces
+            config.model_path or None,
+            smoothing=smoothing,
+            max_faces=config.max_faces,
+            full_range=config.full_range,
         )
 
     def activate(self) -> None:

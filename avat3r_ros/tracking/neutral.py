@@ -2,7 +2,8 @@
 
 Tracked scores of a face at rest are not 0 (a low brow reads as browDown). The rest value of each
 score is subtracted and the remaining range stretched, so that 1 stays reachable:
-`code = clip((raw - neutral) / (1 - neutral), 0, 1)`.
+`code = clip((raw - neutral) / (1 - neutral), 0, 1)`. Until somebody calibrates, `TYPICAL_NEUTRAL`
+stands in.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from avat3r_ros.expression import ARKIT_52
+from avat3r_ros.expression import ARKIT_52, arkit_code
 
 MIN_STATES = 5
 """Fewer images than this do not show what rest is."""
@@ -20,6 +21,9 @@ MAX_SPREAD = 0.25
 
 MAX_NEUTRAL = 0.7
 """A score above this is an expression, and subtracting it would leave no range."""
+
+TYPICAL_NEUTRAL = arkit_code(browOuterUp=0.06, browDown=0.06)
+"""Median reading of 14 resting synthetic heads, for the units whose range is small beside it."""
 
 
 def neutral_from_codes(codes: Sequence[Float[np.ndarray, "52"]]) -> Float[np.ndarray, "52"]:

@@ -1,7 +1,7 @@
-"""Image to FaceState: landmarks -> pose and codes -> smoothing -> neutral -> gaze.
+"""Image to FaceState: landmarks -> pose and codes -> smoothing -> neutral -> response -> gaze.
 
-image -> Landmarker -> largest face -+-> head pose ----> One Euro -------------+-> FaceState
-                                     +-> 52 scores ----> One Euro -> neutral --+
+image -> Landmarker -> largest face -+-> head pose ----> One Euro -------------------------+-> state
+                                     +-> 52 scores ----> One Euro -> neutral -> response --+
 """
 
 import os
@@ -20,7 +20,8 @@ from avat3r_ros.tracking.head_pose import (
     camera_from_head_from_metric,
 )
 from avat3r_ros.tracking.landmarker import Landmarker, RawFace
-from avat3r_ros.tracking.neutral import neutral_from_codes, relative_to_neutral
+from avat3r_ros.tracking.neutral import TYPICAL_NEUTRAL, neutral_from_codes, relative_to_neutral
+from avat3r_ros.tracking.response import ResponseRange
 from avat3r_ros.tracking.smoothing import PoseFilter, SmoothingConfig, code_filter
 from avat3r_ros.types import FaceState
 
@@ -50,6 +51,8 @@ class FaceTracker:
         running_mode: "video" follows a face over time and wants stamps that do not go back; "image"
             takes unrelated images.
         template: Head that is posed; the shipped one if None.
+        full_range: Codes are shares of the full movement (response.py); off passes the landmarker's
+            own scores through, above rest where that was calibrated.
 
     Raises:
         ValueError: A setting outside its range, or a model file that is not the published one.
@@ -65,6 +68,7 @@ class FaceTracker:
         max_faces: int = 2,
         running_mode: str = "video",
         template: HeadTemplate | None = None,
+        full_range: bool = True,
     ) -> None:
         if running_mode not in ("video", "image"):
             raise ValueError(f"expected running_mode 'video' or 'image', got {running_mode!r}")
@@ -75,6 +79,7 @@ class FaceTracker:
         self._code_filter = code_filter(smoothing) if self._smoothing else None
         self._pose_filter = PoseFilter(smoothing) if self._smoothing else None
         self._neutral: np.ndarray | None = None
+        self._response = ResponseRange() if full_range else None
         self._raw_codes: OrderedDict[float, np.ndarray] = OrderedDict()
         self._timestamp_ms = 0
         self.reset()
@@ -129,14 +134,13 @@ class FaceTracker:
             pose = self._pose_filter.filter(pose, dt_s)
             code = self._code_filter.filter(code, dt_s).astype(np.float32)
         self._remember(stamp_s, code)
-        if self._neutral is not None:
-            code = relative_to_neutral(code, self._neutral)
+        code, gaze = self._calibrated(code)
         return FaceState(
             stamp_s=float(stamp_s),
             detected=True,
             confidence=confidence,
             code=code,
-            gaze=gaze_from_code(code),
+            gaze=gaze,
             camera_from_head=pose,
             landmarks_px=face.landmarks_px,
             num_faces=len(faces),
@@ -157,7 +161,7 @@ class FaceTracker:
             neutral = validate_code("arkit_52", neutral)
             if neutral.max() >= 1.0:
                 raise ValueError(f"expected neutral scores below 1, got {neutral.max()}")
-        self._neutral = neutral
+        self._rest_at(neutral)
 
     def calibrate_neutral(self, states: Sequence[FaceState]) -> Float[np.ndarray, "52"]:
         """Take the face of these states as the resting face from now on.
@@ -185,7 +189,7 @@ class FaceTracker:
                     f"{REMEMBERED_CODES} images that this tracker saw"
                 )
             codes.append(self._raw_codes[state.stamp_s])
-        self._neutral = neutral_from_codes(codes)
+        self._rest_at(neutral_from_codes(codes))
         return self._neutral.copy()
 
     def reset(self) -> None:
@@ -236,6 +240,28 @@ class FaceTracker:
             return False
         centre = _box(face).mean(0)
         return bool((centre < self._last_box[0]).any() or (centre > self._last_box[1]).any())
+
+    def _calibrated(
+        self, scores: np.ndarray
+    ) -> tuple[Float[np.ndarray, "52"], Float[np.ndarray, "2"]]:
+        """Code and gaze from the landmarker's scores."""
+        code = scores
+        if self._neutral is not None:
+            code = relative_to_neutral(code, self._neutral)
+        gaze = gaze_from_code(code)
+        if self._response is None:
+            return code, gaze
+        if self._neutral is None:
+            code = relative_to_neutral(code, TYPICAL_NEUTRAL)
+        if self._smoothing is not None:  # unrelated or noisy images teach nothing about a person
+            self._response.learn(code)
+        return self._response.stretch(code), gaze
+
+    def _rest_at(self, neutral: np.ndarray | None) -> None:
+        """Another resting face: what was learned above the old one no longer holds."""
+        self._neutral = neutral
+        if self._response is not None:
+            self._response.forget()
 
     def _remember(self, stamp_s: float, code: np.ndarray) -> None:
         self._raw_codes[float(stamp_s)] = code

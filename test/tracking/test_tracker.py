@@ -10,6 +10,7 @@ from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.model_files import find_model
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
 from avat3r_ros.tracking.landmarker import RECOUNT_EVERY, Landmarker, RawFace
+from avat3r_ros.tracking.response import TYPICAL_REACH
 from avat3r_ros.types import FaceState
 
 try:
@@ -269,7 +270,7 @@ def test_small_moves_are_smoothed(scripted, seen):
     (target,) = scripted([moved(seen, 8.0, jawOpen=0.5)], [9.0])
     assert x_of(first) < x_of(second) < x_of(target)
     jaw = [state.code[ARKIT_INDEX["jawOpen"]] for state in (first, second, target)]
-    assert jaw[0] < jaw[1] < jaw[2] == 0.5
+    assert jaw[0] < jaw[1] < jaw[2] == pytest.approx(0.5 / TYPICAL_REACH["jawOpen"])
     np.testing.assert_array_equal(second.landmarks_px, target.landmarks_px, "never smoothed")
 
 
@@ -285,7 +286,34 @@ def test_calibration_makes_this_face_the_neutral_one(tracker, scripted, seen):
     np.testing.assert_allclose(again, rest.scores, atol=1e-6)
     tracker.set_neutral(None)
     (state,) = scripted([rest], [2.0])
-    np.testing.assert_allclose(state.code, rest.scores, atol=1e-6)
+    smile = state.code[ARKIT_INDEX["mouthSmileLeft"]]
+    assert smile == pytest.approx(0.3 / TYPICAL_REACH["mouthSmileLeft"])
+
+
+def smiles(scripted, seen, scores, start_s):
+    """Code of a smile with each of these scores, as if each were held for good."""
+    states = scripted(
+        [moved(seen, mouthSmileLeft=score) for score in scores],
+        [start_s + 0.6 * i for i in range(len(scores))],  # smoothing starts afresh each time
+    )
+    return [float(state.code[ARKIT_INDEX["mouthSmileLeft"]]) for state in states]
+
+
+def test_full_movements_reach_one_and_the_range_adapts(tracker, scripted, seen):
+    reach = TYPICAL_REACH["mouthSmileLeft"]
+    first = smiles(scripted, seen, [reach / 2, 0.9, reach / 2], 0.0)
+    np.testing.assert_allclose(first, [0.5, 1.0, reach / 2 / 0.9], atol=1e-6)
+    tracker.set_neutral(None)
+    assert smiles(scripted, seen, [reach / 2], 9.0) == pytest.approx([0.5]), "forgotten"
+
+
+def test_scores_pass_through_without_full_range(face_image, seen):
+    with FaceTracker(running_mode="image", full_range=False) as tracker:
+        state = tracker.track(face_image, 0.0)
+    np.testing.assert_allclose(state.code, seen.scores, atol=1e-6)
+    with FaceTracker(running_mode="image") as tracker:
+        codes = [tracker.track(face_image, 0.0).code for _ in range(2)]
+    np.testing.assert_array_equal(*codes, "still images teach nothing")
 
 
 def test_a_refused_calibration_changes_nothing(tracker, scripted, seen):

@@ -1,0 +1,68 @@
+"""Response calibration: a score of 1 means the full movement, not the largest reading.
+
+MediaPipe's scores stay small for some movements: raised brows often read 0.3, closed lids 0.6. A
+score above rest (neutral.py) is freed of what closed lids add to raised brows, then divided by its
+reach, the reading at the full movement: `code = clip((score - leak * blink) / reach, 0, 1)`.
+Reaches start at typical values and grow with the largest score seen, so that a strong reading is
+never cut off for long.
+
+All constants were measured on renders of 14 synthetic heads, each unit at 0, 1/3, 2/3 and 1.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from avat3r_ros.expression import ARKIT_52, ARKIT_INDEX
+
+TYPICAL_REACH: dict[str, float] = {
+    "jawOpen": 0.80,
+    "eyeBlinkLeft": 0.65, "eyeBlinkRight": 0.65,
+    "browInnerUp": 0.35,
+    "browOuterUpLeft": 0.35, "browOuterUpRight": 0.35,
+    "browDownLeft": 0.45, "browDownRight": 0.45,
+    "mouthSmileLeft": 0.75, "mouthSmileRight": 0.75,
+    "mouthFunnel": 0.35,
+    "mouthFrownLeft": 0.35, "mouthFrownRight": 0.35,
+    "eyeWideLeft": 0.35, "eyeWideRight": 0.35,
+}  # fmt: skip
+"""Median reading at the full movement; 1 for all other scores. None is below 0.35: a larger gain
+would make the jitter of a resting face visible."""
+
+BLINK_TO_BROW = 0.3
+"""Raised outer brows read into closed lids, per unit of eyeBlink: 0 to 0.45 from person to person.
+Too much of it is harmless: who blinks hardly raises the brows just then."""
+
+
+class ResponseRange:
+    """Stretches scores to their reach, and learns the reach of the person who is tracked."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Go back to the typical reaches: somebody else may come."""
+        self._reach = np.ones(len(ARKIT_52), np.float32)
+        for name, reach in TYPICAL_REACH.items():
+            self._reach[ARKIT_INDEX[name]] = reach
+
+    @property
+    def reach(self) -> Float[np.ndarray, "52"]:
+        """Score of each unit, above rest and freed, that counts as the full movement."""
+        return self._reach.copy()
+
+    def learn(self, scores: Float[np.ndarray, "52"]) -> None:
+        """Let the reaches grow to smoothed scores above rest, in [0, 1]."""
+        np.maximum(self._reach, free_scores(scores), out=self._reach)
+
+    def stretch(self, scores: Float[np.ndarray, "52"]) -> Float[np.ndarray, "52"]:
+        """Scores above rest -> share of the full movement, [0, 1]."""
+        return (free_scores(scores) / self._reach).clip(0.0, 1.0).astype(np.float32)
+
+
+def free_scores(scores: Float[np.ndarray, "52"]) -> Float[np.ndarray, "52"]:
+    """Take the lids' share from the raised brows; the other scores stay."""
+    freed = scores.copy()
+    for side in ("Left", "Right"):
+        blink = scores[ARKIT_INDEX[f"eyeBlink{side}"]]
+        freed[ARKIT_INDEX[f"browOuterUp{side}"]] -= BLINK_TO_BROW * blink
+    return freed.clip(0.0, 1.0)
