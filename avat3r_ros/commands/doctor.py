@@ -31,13 +31,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _download(name: str, accept_licence: bool) -> int:
-    from avat3r_ros.model_files import download_model, licence_notice
+    from tqdm import tqdm
+
+    from avat3r_ros.model_files import MODEL_FILES, download_model, licence_notice
 
     print(licence_notice(name))
     if not accept_licence:
         print("nothing was downloaded; add --accept-licence if you agree")
         return 1
-    print(f"saved {download_model(name, accept_licence=True)}")
+    size = MODEL_FILES[name].size_bytes
+    with tqdm(desc=name, total=size, unit="B", unit_scale=True, leave=False) as bar:
+        path = download_model(name, accept_licence=True, progress=bar.update)
+    print(f"saved {path}")
     return 0
 
 
@@ -102,6 +107,15 @@ def _model(name: str) -> Callable[[], tuple[str, str]]:
     return check
 
 
+def _dust3r() -> tuple[str, str]:
+    from avat3r_ros.model_files import find_model
+
+    try:
+        return OK, str(find_model("dust3r"))
+    except FileNotFoundError:
+        return OPTIONAL, "none; non-commercial weights for --position-maps dust3r: docs/priors.md"
+
+
 def _weights() -> tuple[str, str]:
     folder = pathlib.Path(__file__).parents[1] / "weights"
     presets = sorted(path.parent.name for path in folder.glob("*/config.json"))
@@ -125,6 +139,7 @@ CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "ROS 2": _ros,
     "face landmarker": _model("face_landmarker"),
     "segmenter": _model("selfie_segmenter"),
+    "DUSt3R": _dust3r,
     "trained weights": _weights,
     "camera": _camera,
 }

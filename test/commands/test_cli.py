@@ -175,3 +175,5 @@ def test_a_download_shows_its_licence_first(capsys):
     printed = capsys.readouterr().out
     assert "Apache-2.0" in printed
     assert "nothing was downloaded" in printed
+    assert main(["doctor", "--download", "dust3r"]) == 1
+    assert "NON-COMMERCIAL" in capsys.readouterr().out
