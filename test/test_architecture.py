@@ -23,7 +23,8 @@ ALLOWED = {
     **{stage: CORE for stage in STAGES},
     # The full animation path re-runs the network from its cached prefix.
     "animation": CORE | {"model"},
-    "training": CORE | STAGES - {"tracking"},
+    # References for training are made by the stages that make them in use, the tracker included.
+    "training": CORE | STAGES | {"pictures"},
 }
 # Everything that is not in the table ties stages together and may import all of them.
 OUTSIDE = {"rclpy": {"nodes"}, "mediapipe": {"tracking", "capture"}, "gsplat": {"rendering"}}

@@ -1,7 +1,8 @@
 """Training samples: photos of one synthetic person from several sides, and what to predict.
 
     seed ─► person ─┬─► V photos: own camera far from the others, own calm expression
-                    └─► targets: some expressions, each seen by some cameras around the face
+                    └─► targets: some expressions, each seen by some cameras around the face,
+                        the first of them where a driver's webcam would be
 
 Cameras are exact here. What a fit to the photos' landmarks would say instead is the business of
 whoever turns photos into references (training/references.py).
@@ -54,6 +55,9 @@ class SyntheticPhoto:
 @dataclass(frozen=True)
 class TargetViews:
     """Pictures of the head alone that a reconstruction is compared with.
+
+    Pictures of one expression follow one another; the first is taken from in front, as a webcam
+    sees the driver.
 
     Attributes:
         images: RGB in [0, 1], background black.
@@ -115,8 +119,8 @@ def training_sample(
     images, masks, intrinsics, poses, codes = [], [], [], [], []
     for _ in range(num_codes):
         code = random_code(rng)
-        for _ in range(cameras_per_code):
-            camera = _target_camera(rng, image_size)
+        for number in range(cameras_per_code):
+            camera = (_target_camera if number else _driver_camera)(rng, image_size)
             view = head.render(camera, code)
             images.append(view.image)
             masks.append(view.mask)
@@ -157,9 +161,14 @@ def _photo_camera(
     return _camera(intrinsics_matrix(focal * size, size / 2, size / 2), pose, size)
 
 
-def _target_camera(rng: np.random.Generator, size: int) -> Camera:
+def _driver_camera(rng: np.random.Generator, size: int) -> Camera:
+    """A webcam before the face: it is there that a tracker reads the driver's expression."""
+    return _target_camera(rng, size, spread=0.3)
+
+
+def _target_camera(rng: np.random.Generator, size: int, spread: float = 1.0) -> Camera:
     """A viewer around the face, sometimes close."""
-    yaw, pitch = rng.normal(0, 0.42), rng.normal(0, 0.22)
+    yaw, pitch = rng.normal(0, 0.42) * spread, rng.normal(0, 0.22) * spread
     focal = rng.uniform(1.2, 2.4)
     distance = focal * _HEAD_HEIGHT_M * rng.uniform(0.75, 1.15)
     target = _HEAD_MIDDLE + rng.normal(0, 0.008, 3)

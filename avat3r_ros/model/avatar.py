@@ -50,6 +50,7 @@ PER_FRAME = (
     "upsampler.",
     "basis_coefficients.",
     "basis_decoder.",
+    "code_correction.",
 )
 """Parts of the network that an avatar needs after `encode`."""
 

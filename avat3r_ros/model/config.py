@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from avat3r_ros.expression import CODE_SPACES
 
 MOTION_PRIORS = ("template", "none")
-UPSAMPLERS = ("grm", "linear")
+UPSAMPLERS = ("grm", "linear", "pixel")
 LAYOUTS = ("sequential", "interleaved")
 
 MIN_VIEWS, MAX_VIEWS = 3, 6
@@ -31,6 +31,9 @@ class Avat3rConfig:
             Gaussians. 512 in the paper.
         patch_size: Side of the square of pixels that becomes one token; a power of two. Larger:
             fewer tokens, faster and coarser. Not published; 16 as in GRM.
+        input_pooling: Side of the squares of pixels that are averaged before tokens are made;
+            divides `patch_size`. More: a smaller, faster embedding that sees less detail. 1 in the
+            paper.
         width: Channels of a token (D). Not published; 768 as in GRM.
         num_heads: Attention heads; divides `width`.
         self_attention_layers: Blocks over the tokens of all views (paper: 8).
@@ -41,15 +44,21 @@ class Avat3rConfig:
         expression_hidden: Width of the expression MLP's two hidden layers.
         code_space: Key of `expression.CODE_SPACES`; its length is the code's length.
         upsampler: "grm" doubles the token grid per level with windowed attention, as in GRM;
-            "linear" is one linear map from a token to its patch, many times cheaper.
+            "linear" is one linear map from a token to its patch, many times cheaper; "pixel" is a
+            small network per pixel that sees the tokens around it and the pixel itself.
         upsampler_window: Tokens per attention window of "grm"; more: wider context, slower.
         upsampler_min_width: Width below which "grm" stops halving (64 in GRM's code).
+        decoder_features: Hidden features per pixel of "pixel".
         motion_prior: "template" moves the base guess with the head template's rig; "none" is the
             paper's motionless coloured position cloud.
         condition_on_reference_codes: Tell the network each reference's own code (ours; the paper
             gives it the target code only).
+        condition_on_identity: Tell the network the head template's fitted identity; no effect with
+            `motion_prior="none"`, which has no template. Ours.
         expression_basis: Per-pixel bilinear components driven by (code - the reference's code); 0
             switches them off. Ours; needs `condition_on_reference_codes`.
+        code_correction: Hidden features of the map from codes as they are read to codes that the
+            rig follows; 0 switches it off, and so does `motion_prior="none"`, without a rig. Ours.
         use_position_maps: Give position maps and confidence to the network as input.
         use_features: Concatenate a feature map of `feature_channels` to the tokens.
         feature_channels: Channels of that feature map (Sapiens-2B: 1920, 1B: 1536, 0.3B: 1024).
@@ -62,6 +71,7 @@ class Avat3rConfig:
     name: str = "custom"
     image_size: int = 512
     patch_size: int = 16
+    input_pooling: int = 1
     width: int = 768
     num_heads: int = 12
     self_attention_layers: int = 8
@@ -73,9 +83,12 @@ class Avat3rConfig:
     upsampler: str = "grm"
     upsampler_window: int = 4096
     upsampler_min_width: int = 64
+    decoder_features: int = 64
     motion_prior: str = "template"
     condition_on_reference_codes: bool = True
+    condition_on_identity: bool = False
     expression_basis: int = 0
+    code_correction: int = 0
     use_position_maps: bool = True
     use_features: bool = False
     feature_channels: int = 0
@@ -85,14 +98,14 @@ class Avat3rConfig:
 
     def __post_init__(self) -> None:
         for field_name in (
-            "image_size", "patch_size", "width", "num_heads", "expression_tokens",
-            "expression_hidden", "upsampler_window", "upsampler_min_width",
+            "image_size", "patch_size", "input_pooling", "width", "num_heads", "expression_tokens",
+            "expression_hidden", "upsampler_window", "upsampler_min_width", "decoder_features",
         ):  # fmt: skip
             if getattr(self, field_name) < 1:
                 raise ValueError(f"expected {field_name} >= 1, got {getattr(self, field_name)}")
         for field_name in (
             "self_attention_layers", "cross_attention_layers", "expression_basis",
-            "feature_channels",
+            "code_correction", "feature_channels",
         ):  # fmt: skip
             if getattr(self, field_name) < 0:
                 raise ValueError(f"expected {field_name} >= 0, got {getattr(self, field_name)}")
@@ -110,6 +123,11 @@ class Avat3rConfig:
             raise ValueError(
                 f"expected image_size to be a multiple of patch_size {self.patch_size}, got "
                 f"{self.image_size}"
+            )
+        if self.patch_size % self.input_pooling:
+            raise ValueError(
+                f"expected input_pooling to divide patch_size {self.patch_size}, got "
+                f"{self.input_pooling}"
             )
         if self.width % self.num_heads:
             raise ValueError(
@@ -150,6 +168,16 @@ class Avat3rConfig:
     def code_length(self) -> int:
         """Numbers in an expression code."""
         return CODE_SPACES[self.code_space]
+
+    @property
+    def corrects_codes(self) -> bool:
+        """Whether there is a rig that follows corrected codes."""
+        return self.code_correction > 0 and self.motion_prior == "template"
+
+    @property
+    def sees_identity(self) -> bool:
+        """Whether there is an identity and the network is told of it."""
+        return self.condition_on_identity and self.motion_prior == "template"
 
     @property
     def code_norm(self) -> float:
@@ -196,13 +224,16 @@ def tiny() -> Avat3rConfig:
         name="tiny",
         image_size=256,
         patch_size=16,
-        width=192,
-        num_heads=6,
+        input_pooling=2,
+        width=128,
+        num_heads=4,
         self_attention_layers=4,
         cross_attention_layers=2,
         expression_hidden=128,
-        upsampler="linear",
+        upsampler="pixel",
+        condition_on_identity=True,
         expression_basis=8,
+        code_correction=64,
     )
 
 
@@ -245,10 +276,13 @@ def debug() -> Avat3rConfig:
         self_attention_layers=1,
         cross_attention_layers=1,
         expression_hidden=16,
-        upsampler="linear",
+        upsampler="pixel",
         upsampler_window=64,
         upsampler_min_width=16,
+        decoder_features=16,
+        condition_on_identity=True,
         expression_basis=3,
+        code_correction=8,
     )
 
 

@@ -1,10 +1,11 @@
 """What the network sees of every pixel: colour, place, ray, confidence and mask."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avat3r_ros.geometry import invert_poses, pixel_centers, transform_points, unproject_pixels
+from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.types import ReferenceViews
 
 POSITION_INPUT_SCALE = 10.0
@@ -27,6 +28,21 @@ def input_maps(views: ReferenceViews, use_position_maps: bool) -> Float[Tensor, 
         ],
         1,
     )
+
+
+def shown_tokens(masks: Float[Tensor, "v 1 h w"], patch_size: int) -> Bool[Tensor, "t"]:
+    """Which patches of the views show something of the head."""
+    return (nn.functional.max_pool2d(masks.float(), patch_size) > 0).flatten()
+
+
+def shown_patches(views: ReferenceViews, config: Avat3rConfig) -> Float[Tensor, "s i"]:
+    """What the network sees of each of these patches; half of all patches are background."""
+    maps = input_maps(views, config.use_position_maps)
+    if config.input_pooling > 1:
+        maps = nn.functional.avg_pool2d(maps, config.input_pooling)
+    side = config.patch_size // config.input_pooling
+    patches = nn.functional.unfold(maps, side, stride=side).transpose(1, 2).flatten(0, 1)
+    return patches[shown_tokens(views.masks, config.patch_size)]
 
 
 def plucker_rays(views: ReferenceViews) -> Float[Tensor, "v 6 h w"]:

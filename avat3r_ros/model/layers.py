@@ -22,7 +22,7 @@ class Attention(nn.Module):
         self,
         queries: Float[Tensor, "b t d"],
         context: Float[Tensor, "b k d"],
-        mask: Bool[Tensor, "t k"] | None = None,
+        mask: Bool[Tensor, "t k"] | Bool[Tensor, "b 1 1 k"] | None = None,
     ) -> Float[Tensor, "b t d"]:
         """Attend; `mask` is True where a query may look."""
         q = self.query(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -46,10 +46,12 @@ class SelfAttentionBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = mlp(width)
 
-    def forward(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """Return the tokens, changed."""
+    def forward(
+        self, tokens: Float[Tensor, "b t d"], mask: Bool[Tensor, "b 1 1 t"] | None = None
+    ) -> Float[Tensor, "b t d"]:
+        """Return the tokens, changed; `mask` is True where a token may look."""
         normed = self.attention_norm(tokens)
-        tokens = tokens + self.attention(normed, normed)
+        tokens = tokens + self.attention(normed, normed, mask)
         return tokens + self.mlp(self.mlp_norm(tokens))
 
 
@@ -104,6 +106,19 @@ class ExpressionEncoder(nn.Module):
     def forward(self, codes: Float[Tensor, "*b e"]) -> Float[Tensor, "*b s d"]:
         """Return the expression tokens of each code."""
         return self.layers(codes).unflatten(-1, (self.num_tokens, -1))
+
+
+class CodeCorrection(nn.Module):
+    """What has to be added to a code as it was read to get the code that the rig should follow."""
+
+    def __init__(self, code_length: int, hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(code_length, hidden)
+        self.last = zeros_linear(hidden + code_length, code_length)
+
+    def forward(self, codes: Float[Tensor, "*b e"]) -> Float[Tensor, "*b e"]:
+        """Return the correction: a linear and a curved part."""
+        return self.last(torch.cat([codes, nn.functional.gelu(self.first(codes))], -1))
 
 
 def zeros_linear(in_features: int, out_features: int) -> nn.Linear:

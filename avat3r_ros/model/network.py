@@ -5,9 +5,12 @@
                                                      tokens ─► bilinear basis ────────────┘ person
     ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─  Prefix  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
     code ─► expression tokens ─► cross-attention of the tokens ─► upsampler ─► changes ─┐ decode,
-    code ─► rig ─► moved base guess ────────────────────────────────────────────────────┼ per frame
+    code ─► corrected code ─► rig ─► moved base guess ──────────────────────────────────┼ per frame
     code - reference's code ─► coefficients x bilinear basis ───────────────────────────┘
                                                                           └─► Gaussians
+
+The corrected code undoes what a tracker gets wrong of every face (it reads smiles at half their
+size); all other changes are per pixel. Template Gaussians follow the pixels around them.
 
 Everything the network says is a change to the base guess, and its last layers start at zero: an
 untrained network returns the base guess, bit for bit.
@@ -17,30 +20,30 @@ E code length, K basis components.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.changes import ATTRIBUTES, apply_changes
 from avat3r_ros.model.config import MAX_VIEWS, MIN_VIEWS, Avat3rConfig
-from avat3r_ros.model.inputs import INPUT_CHANNELS, input_maps
+from avat3r_ros.model.fill_motion import moved_fill
+from avat3r_ros.model.inputs import INPUT_CHANNELS, shown_patches, shown_tokens
 from avat3r_ros.model.layers import (
+    CodeCorrection,
     CrossAttentionBlock,
     ExpressionEncoder,
     SelfAttentionBlock,
     grid_features,
 )
+from avat3r_ros.model.pixel_decoder import PixelDecoder, pixel_inputs, pixel_places
 from avat3r_ros.model.prefix import Prefix, make_motion
-from avat3r_ros.model.rig_motion import BaseGuess, compose_quats_wxyz
-from avat3r_ros.model.upsampler import ATTRIBUTES, GrmUpsampler, PatchDecoder
+from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
+from avat3r_ros.model.upsampler import GrmUpsampler, PatchDecoder, patch_slots
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
-
-POSITION_UNIT_M = 0.01
-"""One unit of raw position output; makes all raw outputs of order one."""
-
-MAX_LOG_SCALE_CHANGE = 2.0
 
 BASIS_ATTRIBUTES = {"position": 3, "color": 3}
 
@@ -60,13 +63,16 @@ class Avat3r(nn.Module):
         if template is None and config.motion_prior == "template":
             self.template = HeadTemplate.load()
         c, width = config, config.width
-        self.patch_embedding = nn.Conv2d(INPUT_CHANNELS, width, c.patch_size, c.patch_size)
+        side = c.patch_size // c.input_pooling
+        self.patch_embedding = nn.Conv2d(INPUT_CHANNELS, width, side, side)
         if c.use_features:
             self.feature_fusion = nn.Linear(width + c.feature_channels, width)
         self.position_embedding = nn.Parameter(torch.empty(1, c.grid_size**2, width))
         nn.init.trunc_normal_(self.position_embedding, std=0.02)
         if c.condition_on_reference_codes:
             self.reference_embedding = nn.Linear(c.code_length, width)
+        if c.sees_identity:
+            self.identity_embedding = nn.Linear(self.template.num_identity, width)
         self.self_attention = nn.ModuleList(
             SelfAttentionBlock(width, c.num_heads) for _ in range(c.self_attention_layers)
         )
@@ -77,21 +83,27 @@ class Avat3r(nn.Module):
         self.cross_attention = nn.ModuleList(
             CrossAttentionBlock(width, c.num_heads) for _ in range(c.cross_attention_layers)
         )
-        self.upsampler: PatchDecoder | GrmUpsampler
-        if c.upsampler == "linear":
-            self.upsampler = PatchDecoder(width, c.patch_size, ATTRIBUTES)
-        else:
+        self.upsampler: PatchDecoder | PixelDecoder | GrmUpsampler
+        if c.upsampler == "grm":
             self.upsampler = GrmUpsampler(
                 width, c.num_heads, c.patch_size, c.upsampler_window, c.upsampler_min_width,
                 ATTRIBUTES,
             )  # fmt: skip
+        else:
+            self.upsampler = self._decoder(ATTRIBUTES)
         if c.expression_basis:
             self.basis_coefficients = nn.Linear(c.code_length, c.expression_basis, bias=False)
-            self.basis_decoder = PatchDecoder(
-                width,
-                c.patch_size,
-                {name: n * c.expression_basis for name, n in BASIS_ATTRIBUTES.items()},
+            self.basis_decoder = self._decoder(
+                {name: n * c.expression_basis for name, n in BASIS_ATTRIBUTES.items()}
             )
+        if c.corrects_codes:
+            self.code_correction = CodeCorrection(c.code_length, c.code_correction)
+
+    def _decoder(self, channels: dict[str, int]) -> PatchDecoder | PixelDecoder:
+        c = self.config
+        if c.upsampler == "pixel":
+            return PixelDecoder(c.width, c.decoder_features, channels)
+        return PatchDecoder(c.width, c.patch_size, channels)
 
     @property
     def device(self) -> torch.device:
@@ -103,6 +115,8 @@ class Avat3r(nn.Module):
         heads = list(self.upsampler.heads.values())
         if self.config.expression_basis:
             heads += list(self.basis_decoder.heads.values())
+        if self.config.corrects_codes:
+            heads.append(self.code_correction.last)
         return heads
 
     def is_untrained(self) -> bool:
@@ -138,21 +152,30 @@ class Avat3r(nn.Module):
         views: Sequence[ReferenceViews],
         features: Sequence[Float[Tensor, "v c fh fw"]] | None = None,
         bases: Sequence[BaseGuess] | None = None,
+        motions: Sequence[RigMotion | None] | None = None,
+        patches: Sequence[Float[Tensor, "_ i"] | None] | None = None,
     ) -> list[Prefix]:
-        """Encode B people with the same number of views in one pass; see `encode`."""
+        """Encode B people with the same number of views in one pass; see `encode`.
+
+        Rigs of the base guesses and `patches` are made here where the caller does not keep them.
+        """
         if len({len(one.images) for one in views}) != 1:
             raise ValueError("expected the same number of views for all people of a batch")
         for one in views:
             self._check(one)
         if bases is None:
             bases = [build_base_guess(one, self.config, self.template) for one in views]
-        given = [None] * len(views) if features is None else features
+        unknown = [None] * len(views)
+        inputs = zip(views, features or unknown, patches or unknown, strict=True)
         tokens = self._cached_blocks(
-            torch.stack([self._tokens(one, f) for one, f in zip(views, given, strict=True)])
+            torch.stack([self._tokens(one, f, p) for one, f, p in inputs]),
+            torch.stack([self._shown(one) for one in views]),
         )
         return [
-            self.prefix_from_tokens(all_tokens, base.to(self.device), one.identity)
-            for all_tokens, base, one in zip(tokens, bases, views, strict=True)
+            self.prefix_from_tokens(all_tokens, base.to(self.device), one.identity, rig)
+            for all_tokens, base, one, rig in zip(
+                tokens, bases, views, motions or unknown, strict=True
+            )
         ]
 
     def encode_tokens(
@@ -160,10 +183,14 @@ class Avat3r(nn.Module):
     ) -> Float[Tensor, "t d"]:
         """Compute the activations before the first cross-attention alone; see `encode`."""
         self._check(views)
-        return self._cached_blocks(self._tokens(views, features)[None])[0]
+        return self._cached_blocks(self._tokens(views, features)[None], self._shown(views)[None])[0]
 
     def prefix_from_tokens(
-        self, tokens: Float[Tensor, "t d"], base: BaseGuess, identity: Float[Tensor, "k"]
+        self,
+        tokens: Float[Tensor, "t d"],
+        base: BaseGuess,
+        identity: Float[Tensor, "k"],
+        motion: RigMotion | None = None,
     ) -> Prefix:
         """Finish a prefix from the tokens of all views: what an avatar file stores.
 
@@ -171,6 +198,7 @@ class Avat3r(nn.Module):
             tokens: Activations before the first cross-attention, all V * grid_size^2 of them.
             base: Base guess on this network's device.
             identity: Identity coefficients of the head template.
+            motion: The base guess's rig, if the caller has it.
         """
         c = self.config
         num_views = len(tokens) // c.grid_size**2
@@ -178,24 +206,34 @@ class Avat3r(nn.Module):
             c.grid_size**2
         )
         pixels = base.pixel_indices
-        # A linear decoder needs only tokens with a kept pixel; windows of "grm" need all of them.
-        needed, slots = _kept_tokens(pixels, c.image_size, c.patch_size)
-        basis = None
-        if c.expression_basis:
-            basis = self.basis_decoder(tokens[None, needed], slots)[0]
-            basis = basis.unflatten(-1, (6, c.expression_basis))
-        if c.upsampler == "linear":
+        slots = places = basis = pixel_features = None
+        if c.upsampler == "pixel":
+            needed, places = pixel_places(pixels, c.image_size, c.patch_size)
             tokens, token_views = tokens[needed], token_views[needed]
+            known = pixel_inputs(base.gaussians, base.num_pixels)
+            pixel_features = self.upsampler.from_pixels(known)
+            if c.expression_basis:
+                of_basis = self.basis_decoder.from_pixels(known)
+                basis = self.basis_decoder(tokens[None], places, of_basis)[0]
         else:
-            slots = pixels
+            # Patches need only tokens with a kept pixel; windows of "grm" need all of them.
+            needed, slots = patch_slots(pixels, c.image_size, c.patch_size)
+            if c.expression_basis:
+                basis = self.basis_decoder(tokens[None, needed], slots)[0]
+            if c.upsampler == "linear":
+                tokens, token_views = tokens[needed], token_views[needed]
+            else:
+                slots = pixels
         return Prefix(
             base=base,
-            motion=make_motion(base, identity, self.template, c),
+            motion=motion or make_motion(base, identity, self.template, c),
             num_views=num_views,
             tokens=tokens,
             token_views=token_views,
             slots=slots,
-            basis=basis,
+            basis=None if basis is None else basis.unflatten(-1, (6, c.expression_basis)),
+            places=places,
+            pixel_features=pixel_features,
         )
 
     # ── per frame ────────────────────────────────────────────────────────────────────────────
@@ -214,9 +252,27 @@ class Avat3r(nn.Module):
             shape, color, opacity = rest.split([7, 3, 1], -1)
             changes = torch.cat([position + moved[..., :3], shape, color + moved[..., 3:], opacity],
                                 -1)  # fmt: skip
+        lenders = None if prefix.motion is None else prefix.motion.lenders
         return [
-            _apply(prefix.base_gaussians(code), change)
-            for code, change in zip(codes, changes, strict=True)
+            moved_fill(apply_changes(base, change), base, lenders)
+            for base, change in zip(self._bases(prefix, codes), changes, strict=True)
+        ]
+
+    def corrected(self, codes: Float[Tensor, "*b e"]) -> Float[Tensor, "*b e"]:
+        """Return the codes that the rig follows when the driver's codes are these."""
+        return codes + self.code_correction(codes) if self.config.corrects_codes else codes
+
+    def _bases(self, prefix: Prefix, codes: Tensor) -> list[Gaussians]:
+        """Base guesses in the corrected codes; their means have a gradient to the correction."""
+        corrected = self.corrected(codes)
+        moved = [prefix.base_gaussians(code) for code in corrected.detach()]
+        if prefix.motion is None or not corrected.requires_grad:
+            return moved
+        # The rig is linear, so a change of exactly zero carries the whole gradient of the means.
+        zeros = corrected - corrected.detach()
+        return [
+            replace(base, means=base.means + prefix.motion.displaced(zero))
+            for base, zero in zip(moved, zeros, strict=True)
         ]
 
     def forward(
@@ -247,13 +303,27 @@ class Avat3r(nn.Module):
                 f"expected reference codes in {c.code_space!r}, got {views.code_space!r}"
             )
 
-    def _cached_blocks(self, tokens: Tensor) -> Tensor:
-        cached = 1 if self.config.layout == "interleaved" else len(self.self_attention)
-        for block in self.self_attention[:cached]:
-            tokens = block(tokens)
-        return tokens
+    def _shown(self, views: ReferenceViews) -> Bool[Tensor, "t"]:
+        return shown_tokens(views.masks, self.config.patch_size).to(self.device)
 
-    def _tokens(self, views: ReferenceViews, features: Tensor | None) -> Tensor:
+    def _cached_blocks(self, tokens: Tensor, shown: Bool[Tensor, "b t"]) -> Tensor:
+        """Self-attention among the tokens that show the head; half of them show background."""
+        cached = 1 if self.config.layout == "interleaved" else len(self.self_attention)
+        counts = shown.sum(1)
+        rows = torch.argsort(~shown, dim=1, stable=True)[:, : int(counts.max())]
+        # People of a batch differ in the number of tokens: the surplus is not looked at.
+        mask = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
+        attention_mask = None if bool(mask.all()) else mask[:, None, None]
+        picked = torch.gather(tokens, 1, rows[..., None].expand(-1, -1, tokens.shape[-1]))
+        changed = picked
+        for block in self.self_attention[:cached]:
+            changed = block(changed, attention_mask)
+        changed = torch.where(mask[..., None], changed, picked)
+        return tokens.scatter(1, rows[..., None].expand_as(changed), changed)
+
+    def _tokens(
+        self, views: ReferenceViews, features: Tensor | None, patches: Tensor | None = None
+    ) -> Tensor:
         """Fused tokens of all views of one person, (V*L, D)."""
         c = self.config
         if c.use_features != (features is not None):
@@ -261,8 +331,14 @@ class Avat3r(nn.Module):
                 f"the configuration has use_features={c.use_features}, got "
                 f"{'no ' if features is None else ''}feature maps"
             )
-        maps = input_maps(views, c.use_position_maps).to(self.device)
-        tokens = self.patch_embedding(maps).flatten(2).transpose(1, 2)  # (V, L, D)
+        if patches is None:
+            patches = shown_patches(views, c)
+        shown = self._shown(views)
+        # Half of the patches show background: they embed to what zeros embed to.
+        weight, bias = self.patch_embedding.weight.flatten(1), self.patch_embedding.bias
+        embedded = nn.functional.linear(patches.to(self.device), weight, bias)
+        tokens = bias.expand(len(shown), -1).index_put((shown.nonzero()[:, 0],), embedded)
+        tokens = tokens.unflatten(0, (len(views.images), -1))  # (V, L, D)
         if features is not None:
             if features.shape[:2] != (len(views.images), c.feature_channels):
                 raise ValueError(
@@ -274,6 +350,8 @@ class Avat3r(nn.Module):
         tokens = tokens + self.position_embedding
         if c.condition_on_reference_codes:
             tokens = tokens + self.reference_embedding(views.codes.to(self.device))[:, None]
+        if c.sees_identity:
+            tokens = tokens + self.identity_embedding(views.identity.float().to(self.device))
         return tokens.flatten(0, 1)
 
     def _expression_tokens(
@@ -292,7 +370,7 @@ class Avat3r(nn.Module):
 
     def _changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 14"]:
         """Raw per-pixel changes through cross-attention and upsampler."""
-        if prefix.tokens is None or prefix.slots is None:
+        if prefix.tokens is None:
             raise ValueError("this prefix holds the base guess only: it was not made by a network")
         expression, mask = self._expression_tokens(prefix, codes)
         tokens = prefix.tokens.expand(len(codes), -1, -1)
@@ -301,6 +379,8 @@ class Avat3r(nn.Module):
             if interleaved and i:
                 tokens = self.self_attention[i](tokens)
             tokens = block(tokens, expression, mask)
+        if isinstance(self.upsampler, PixelDecoder):
+            return self.upsampler(tokens, prefix.places, prefix.pixel_features)
         if isinstance(self.upsampler, PatchDecoder):
             return self.upsampler(tokens, prefix.slots)
         return self.upsampler(tokens, prefix.slots, self.config.grid_size)
@@ -318,43 +398,3 @@ class Avat3r(nn.Module):
             ..., 0
         ]  # (P, 6, C)
         return picked.permute(2, 0, 1)
-
-
-def _kept_tokens(
-    pixels: Int[Tensor, "p"], image_size: int, patch_size: int
-) -> tuple[Int[Tensor, "t"], Int[Tensor, "p"]]:
-    """Tokens that hold kept pixels, and each pixel's place among them (see `PatchDecoder`)."""
-    grid = image_size // patch_size
-    view, y, x = (
-        pixels // image_size**2,
-        pixels // image_size % image_size,
-        pixels % image_size,
-    )
-    token = (view * grid + y // patch_size) * grid + x // patch_size
-    inside = (y % patch_size) * patch_size + x % patch_size
-    needed, row = torch.unique(token, return_inverse=True)
-    return needed, row * patch_size**2 + inside
-
-
-def _apply(base: Gaussians, changes: Float[Tensor, "p 14"]) -> Gaussians:
-    """Apply raw changes to the first P Gaussians; changes of zero return `base` bit for bit."""
-    position, log_scale, rotation, color, opacity = changes.split(list(ATTRIBUTES.values()), -1)
-    num_pixels = len(changes)
-
-    def first(values: Tensor) -> Tensor:
-        return values[:num_pixels]
-
-    def joined(changed: Tensor, values: Tensor) -> Tensor:
-        return torch.cat([changed, values[num_pixels:]])
-
-    # sigmoid(logit(o) + x), written so that x = 0 gives o without rounding.
-    o = first(base.opacities)
-    opacities = o / (o + (1 - o) * torch.exp(-opacity[:, 0]))
-    growth = log_scale.clamp(-MAX_LOG_SCALE_CHANGE, MAX_LOG_SCALE_CHANGE).exp()
-    return Gaussians(
-        means=joined(first(base.means) + POSITION_UNIT_M * position, base.means),
-        quats_wxyz=joined(compose_quats_wxyz(first(base.quats_wxyz), rotation), base.quats_wxyz),
-        scales=joined(first(base.scales) * growth, base.scales),
-        opacities=joined(opacities, base.opacities),
-        colors=joined(first(base.colors) + color, base.colors),
-    )

@@ -6,6 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.pixel_decoder import PixelPlaces
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians
@@ -24,6 +25,8 @@ class Prefix:
         token_views: View of each token.
         slots: Where the decoder finds each kept pixel.
         basis: Per-pixel bilinear components of position and colour, raw units; None if off.
+        places: Where the "pixel" decoder finds each kept pixel; None with other decoders.
+        pixel_features: What that decoder makes of each kept pixel itself.
     """
 
     base: BaseGuess
@@ -33,6 +36,8 @@ class Prefix:
     token_views: Int[Tensor, "t"] | None = None
     slots: Int[Tensor, "p"] | None = None
     basis: Float[Tensor, "p 6 k"] | None = None
+    places: PixelPlaces | None = None
+    pixel_features: Float[Tensor, "p f"] | None = None
 
     def base_gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:
         """Return the base guess in an expression, without the network."""
@@ -64,14 +69,23 @@ def subset_prefix(prefix: Prefix, indices: Int[Tensor, "k"]) -> Prefix:
 
     Args:
         prefix: Made by a network or not.
-        indices: Gaussians to keep, strictly increasing.
+        indices: Gaussians to keep, strictly increasing. Template Gaussians among them
+            follow the pixels that are left.
     """
     base = prefix.base.subset(indices)
     pixels = indices[: base.num_pixels]
+    tokens, token_views, places = prefix.tokens, prefix.token_views, prefix.places
+    if places is not None and tokens is not None and token_views is not None:
+        places, used = places.subset(pixels)
+        tokens, token_views = tokens[used], token_views[used]
     return replace(
         prefix,
         base=base,
         motion=None if prefix.motion is None else prefix.motion.for_base(base),
+        tokens=tokens,
+        token_views=token_views,
         slots=None if prefix.slots is None else prefix.slots[pixels],
         basis=None if prefix.basis is None else prefix.basis[pixels],
+        places=places,
+        pixel_features=None if prefix.pixel_features is None else prefix.pixel_features[pixels],
     )

@@ -15,6 +15,7 @@ Letters: N Gaussians, M moving, D deforming, F triangles, Nv vertices, R code ro
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +26,7 @@ from avat3r_ros.geometry import (
     multiply_quats_wxyz,
     quats_wxyz_from_matrices,
 )
+from avat3r_ros.model.fill_motion import Lenders, nearest_pixels
 from avat3r_ros.types import Gaussians
 
 MIN_STRETCH, MAX_STRETCH = 0.3, 4.0
@@ -198,6 +200,21 @@ class RigMotion:
     def for_base(self, base: BaseGuess) -> "RigMotion":
         """Return the same person's rig for another base guess."""
         return RigMotion(base, *self._rig)
+
+    @cached_property
+    def lenders(self) -> Lenders | None:
+        """Pixels that the template Gaussians follow when the network moves them."""
+        resting = self.gaussians(torch.zeros_like(self.base.codes[0]))
+        return nearest_pixels(resting.means, self.base.num_pixels)
+
+    def displaced(self, change: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
+        """How far a change of the code moves each Gaussian; differentiable."""
+        base = self.base
+        if not base.num_moving:
+            return torch.zeros_like(base.gaussians.means)
+        moved = self._interpolate(self._displacement(change).index_select(0, self._triangle_rows))
+        still = (base.moving_start, len(base) - base.moving_stop)
+        return torch.nn.functional.pad(moved, (0, 0, *still))
 
     @torch.no_grad()
     def gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:

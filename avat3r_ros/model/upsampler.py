@@ -14,8 +14,21 @@ from torch import Tensor, nn
 
 from avat3r_ros.model.layers import SelfAttentionBlock, zeros_linear
 
-ATTRIBUTES = {"position": 3, "log_scale": 3, "rotation": 4, "color": 3, "opacity": 1}
-"""Raw outputs per pixel, in this order."""
+
+def patch_slots(
+    pixels: Int[Tensor, "p"], image_size: int, patch_size: int
+) -> tuple[Int[Tensor, "t"], Int[Tensor, "p"]]:
+    """Find the tokens that hold kept pixels, and each pixel's slot (see `PatchDecoder`)."""
+    grid = image_size // patch_size
+    view, y, x = (
+        pixels // image_size**2,
+        pixels // image_size % image_size,
+        pixels % image_size,
+    )
+    token = (view * grid + y // patch_size) * grid + x // patch_size
+    inside = (y % patch_size) * patch_size + x % patch_size
+    needed, row = torch.unique(token, return_inverse=True)
+    return needed, row * patch_size**2 + inside
 
 
 class PatchDecoder(nn.Module):

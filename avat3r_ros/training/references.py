@@ -1,14 +1,19 @@
 """From photos with known truth to what the network gets, through the same stages as in use.
 
     photos ─► observed landmarks ─► template fit ─► crops ─► position maps ─► ReferenceViews
-         (tracker's errors imitated)    (capture)             (priors)
+            (tracker, or imitated)      (capture)             (priors)
     truth: surface under every crop pixel, and the similarity between the fit's head frame and ours
 
 A fit has errors in identity, pose, focal length and expression that the network is there to
-correct; random numbers would miss how they hang together. `prior="exact"` skips them.
+correct; random numbers would miss how they hang together. Three kinds of references:
+
+    tracked   the tracker finds the landmarks and reads the codes, the driver's too: as in use
+    fitted    landmarks and codes of the photos with imitated errors, exact driver codes
+    exact     no errors
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -17,15 +22,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.sampling import SyntheticPhoto, TargetViews, TrainingSample
 from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.pictures import uint8_image
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.types import Camera, FaceState, ReferenceViews, SurfaceBinding
 
-Prior = Literal["exact", "fitted"]
+Prior = Literal["exact", "fitted", "tracked"]
 
 LANDMARK_NOISE = 0.004
 """Spread of each landmark around its true place, relative to the face's height. Ours."""
@@ -35,6 +43,10 @@ LANDMARK_WARP = 0.006
 
 CODE_GAIN, CODE_NOISE = (0.6, 1.0), 0.05
 """A tracker's scores: too small by this factor, off by about this much."""
+
+
+class FaceNotFoundError(ValueError):
+    """The tracker finds no face in a photo."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ class Person:
         fit_from_true: Maps true head-frame points to the head frame of `views`.
         mesh: The person's true shape, in its own frame.
         targets: What to predict; cameras in the frame of `views`.
+        driver_codes: What the network is told of the expression of each target.
         photo_codes: True expression of each reference; `views.codes` is what a fit made of it.
     """
 
@@ -83,6 +96,7 @@ class Person:
     fit_from_true: Similarity
     mesh: PersonMesh
     targets: TargetViews
+    driver_codes: Float[Tensor, "t 52"]
     photo_codes: Float[Tensor, "v 52"]
 
     def true_positions(
@@ -108,45 +122,95 @@ class Person:
         return in_each[views, torch.arange(len(pixels))]
 
 
-def person_from_sample(sample: TrainingSample, image_size: int, prior: Prior) -> Person:
+def person_from_sample(
+    sample: TrainingSample, image_size: int, prior: Prior, template: HeadTemplate
+) -> Person:
     """Make the references of a sample.
 
     Args:
         sample: A person.
         image_size: Side of the crops, pixels.
-        prior: "fitted" goes through the template fit as real photos do; "exact" uses true cameras,
-            identity, expressions and surface points.
+        prior: "tracked" goes through tracker and template fit as real photos do, "fitted" through
+            the template fit alone; "exact" uses true cameras, identity, expressions and positions.
+        template: What is fitted.
 
     Raises:
         ValueError: There is no such prior.
+        FaceNotFoundError: The tracker finds no face in a photo, or in no picture of a driver.
     """
     if prior not in get_args(Prior):
         raise ValueError(f"expected a prior of {get_args(Prior)}, got {prior!r}")
-    template = sample.mesh.template
     truth = _true_fit(sample)
+    targets, driver_codes = sample.targets, sample.targets.codes
     if prior == "exact":
         fit, fit_from_true = truth, Similarity(1.0, np.eye(3), np.zeros(3))
     else:
-        rng = np.random.default_rng([sample.seed, 0xF17])
-        fit = fit_template(_observations(sample, rng), template)
+        if prior == "tracked":
+            observations = _tracked_observations(sample)
+            targets, driver_codes = _tracked_targets(sample.targets)
+        else:
+            observations = _observations(sample, np.random.default_rng([sample.seed, 0xF17]))
+        fit = fit_template(observations, template)
         fit_from_true = align(
             template, sample.mesh.rest, template.vertices(torch.from_numpy(fit.identity)).numpy()
         )
     images = [photo.image for photo in sample.photos]
     crops = crop_heads(images, [p.matte for p in sample.photos], fit, template, image_size)
-    views = position_maps(crops, template)
+    views = harmonize_colors(position_maps(crops, template), template)
     surfaces = _true_surfaces(sample.photos, sample.mesh, fit, crops.cameras)
     if prior == "exact":
         views = _with_true_positions(views, surfaces, sample)
-    targets = replace(sample.targets, cameras=fit_from_true.cameras(sample.targets.cameras))
     return Person(
         seed=sample.seed,
         views=views,
         surfaces=surfaces,
         fit_from_true=fit_from_true,
         mesh=sample.mesh,
-        targets=targets,
+        targets=replace(targets, cameras=fit_from_true.cameras(targets.cameras)),
+        driver_codes=driver_codes,
         photo_codes=torch.from_numpy(truth.codes),
+    )
+
+
+@lru_cache(maxsize=1)
+def _tracker() -> FaceTracker:
+    return FaceTracker(smoothing=None, max_faces=1, running_mode="image")
+
+
+def _tracked_observations(sample: TrainingSample) -> list[FaceObservation]:
+    """What the tracker reports of the photos."""
+    faces = [_tracker().track(photo.image, 0.0) for photo in sample.photos]
+    if not all(face.detected for face in faces):
+        raise FaceNotFoundError(f"person {sample.seed}: no face found in a photo")
+    return [
+        FaceObservation(face, photo.camera.width, photo.camera.height)
+        for face, photo in zip(faces, sample.photos, strict=True)
+    ]
+
+
+def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "t 52"]]:
+    """The targets whose driver the tracker finds, and what it reads of each."""
+    kept, codes = [], []
+    read: FaceState | None = None
+    for row, code in enumerate(targets.codes):
+        if row == 0 or not torch.equal(code, targets.codes[row - 1]):
+            read = _tracker().track(uint8_image(targets.images[row].numpy()), 0.0)
+        if read.detected:
+            kept.append(row)
+            # The tracker is blind to the tongue; whoever drives it has another source.
+            tongue = ARKIT_INDEX["tongueOut"]
+            codes.append(torch.from_numpy(read.code).clone())
+            codes[-1][tongue] = code[tongue]
+    if not kept:
+        raise FaceNotFoundError("no face found in any driver's picture")
+    return (
+        TargetViews(
+            images=targets.images[kept],
+            masks=targets.masks[kept],
+            cameras=targets.cameras[kept],
+            codes=targets.codes[kept],
+        ),
+        torch.stack(codes),
     )
 
 

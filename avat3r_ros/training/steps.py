@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from avat3r_ros.data.expressions import random_code
-from avat3r_ros.model import Avat3r, Prefix, subset_prefix
+from avat3r_ros.model import Avat3r
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.training.losses import (
     LossWeights,
@@ -33,17 +32,19 @@ class StepConfig:
     Attributes:
         points: Sampled Gaussians per person for the geometry loss; more: less noise, slower.
         codes: Random expressions per person for the geometry loss.
+        views: References whose Gaussians are sampled; fewer: cheaper, more noise.
         targets: Pictures per person for the photometric loss, all of one expression.
         weights: Of the loss terms.
     """
 
-    points: int = 2500
+    points: int = 3000
     codes: int = 4
+    views: int = 2
     targets: int = 2
     weights: LossWeights = LossWeights()
 
     def __post_init__(self) -> None:
-        for name in ("points", "codes", "targets"):
+        for name in ("points", "codes", "views", "targets"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
 
@@ -63,79 +64,131 @@ def step_loss(
         people: Who the step is about.
         config: What is looked at.
         rng: Source of all choices.
-        with_pictures: Add the photometric loss to the geometry loss.
+        with_pictures: Decode all Gaussians in one expression for pictures and geometry; otherwise a
+            sample of them in several expressions for geometry alone, which is cheaper.
 
     Returns:
         The loss, and scalars for the log: the terms, and millimetres of moving points.
     """
-    prefixes = network.encode_many(
-        [one.person.views for one in people], bases=[one.base for one in people]
-    )
     losses, scalars = [], []
-    for one, prefix in zip(people, prefixes, strict=True):
-        terms, measured = _geometry_terms(network, one, prefix, config, rng)
-        if with_pictures:
-            terms |= _picture_terms(network, one, prefix, config, rng)
+    for terms, measured in (
+        _picture_terms(network, people, config, rng)
+        if with_pictures
+        else _geometry_terms(network, people, config, rng)
+    ):
         losses.append(total_loss(terms, config.weights))
         scalars.append(measured | {name: float(value.detach()) for name, value in terms.items()})
     mean = {name: float(np.nanmean([scalar[name] for scalar in scalars])) for name in scalars[0]}
     return torch.stack(losses).mean(), mean
 
 
+Terms = tuple[dict[str, Tensor], dict[str, float]]
+
+
 def _geometry_terms(
-    network: Avat3r,
-    one: TrainingPerson,
-    prefix: Prefix,
-    config: StepConfig,
-    rng: np.random.Generator,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    count = min(config.points, len(one.points))
-    chosen = np.sort(rng.choice(len(one.points), count, replace=False))
-    points = one.points[torch.from_numpy(chosen)]
-    codes = torch.from_numpy(np.stack([random_code(rng) for _ in range(config.codes)]))
-    pixels = one.base.pixel_indices[points]
-    truth = one.person.true_positions(pixels, codes).to(network.device)
-    before = one.person.photographed_positions(pixels).to(network.device)
-    part = subset_prefix(prefix, points.to(network.device))
-    decoded = network.decode_many(part, codes.to(network.device))
-    means = torch.stack([gaussians.means for gaussians in decoded])
-    moving = moving_points(truth, before)
-    with torch.no_grad():
-        base = torch.stack([part.base_gaussians(c.to(network.device)).means for c in codes])
-        scalars = {
-            "moving_mm": float(mean_distance_mm(means, truth, moving)),
-            "base_moving_mm": float(mean_distance_mm(base, truth, moving)),
-            "all_mm": float(mean_distance_mm(means, truth)),
-            "base_all_mm": float(mean_distance_mm(base, truth)),
-        }
-    loss = geometry_loss(means, truth, truth - before)
-    return {"geometry": loss}, scalars
+    network: Avat3r, people: Sequence[TrainingPerson], config: StepConfig, rng: np.random.Generator
+) -> list[Terms]:
+    rows = [_sampled_rows(one, config, rng) for one in people]
+    bases = [one.base.subset(one.points[r]) for one, r in zip(people, rows, strict=True)]
+    prefixes = network.encode_many(
+        [one.views for one in people],
+        bases=bases,
+        motions=[
+            None if one.motion is None else one.motion.for_base(base)
+            for one, base in zip(people, bases, strict=True)
+        ],
+        patches=[one.patches for one in people],
+    )
+    terms = []
+    for one, prefix, r in zip(people, prefixes, rows, strict=True):
+        codes, moved = _blended_codes(one, r, config, rng)
+        codes, moved = codes.to(network.device), moved.to(network.device)
+        decoded = network.decode_many(prefix, codes)
+        means = torch.stack([gaussians.means for gaussians in decoded])
+        before = one.before[r].to(network.device)
+        with torch.no_grad():
+            base = torch.stack([prefix.base_gaussians(code).means for code in codes])
+        terms.append(_geometry(means, base, before, moved))
+    return terms
 
 
 def _picture_terms(
-    network: Avat3r,
-    one: TrainingPerson,
-    prefix: Prefix,
-    config: StepConfig,
-    rng: np.random.Generator,
-) -> dict[str, Tensor]:
-    targets = one.person.targets
-    first = int(rng.integers(len(targets.codes)))
-    same = (targets.codes == targets.codes[first]).all(-1).nonzero()[:, 0][: config.targets]
-    code = targets.codes[first].to(network.device)
-    gaussians = network.decode(prefix, code)
-    background = torch.from_numpy(rng.uniform(0, 1, 3).astype(np.float32)).to(network.device)
-    rendered = render_gaussians(gaussians, targets.cameras[same], background=background)
-    terms = photometric_losses(
-        rendered.rgb,
-        rendered.alpha,
-        targets.images[same].to(network.device),
-        targets.masks[same].to(network.device),
-        background,
+    network: Avat3r, people: Sequence[TrainingPerson], config: StepConfig, rng: np.random.Generator
+) -> list[Terms]:
+    prefixes = network.encode_many(
+        [one.views for one in people],
+        bases=[one.base for one in people],
+        motions=[one.motion for one in people],
+        patches=[one.patches for one in people],
     )
-    pixels = prefix.base.num_pixels
-    base = prefix.base_gaussians(code)
-    return terms | regularity_losses(_first(gaussians, pixels), _first(base, pixels))
+    both = []
+    for one, prefix in zip(people, prefixes, strict=True):
+        targets, device = one.targets, network.device
+        row = int(rng.integers(len(one.codes)))
+        shown = (one.shown == row).nonzero()[:, 0]
+        shown = shown[torch.from_numpy(rng.permutation(len(shown))[: config.targets])]
+        code = one.codes[row].to(device)
+        gaussians = network.decode(prefix, code)
+        background = torch.from_numpy(rng.uniform(0, 1, 3).astype(np.float32)).to(device)
+        rendered = render_gaussians(gaussians, targets.cameras[shown], background=background)
+        terms = photometric_losses(
+            rendered.rgb,
+            rendered.alpha,
+            targets.images[shown].to(device),
+            targets.masks[shown].to(device),
+            background,
+        )
+        pixels = prefix.base.num_pixels
+        still = prefix.base_gaussians(network.corrected(code).detach())
+        terms |= regularity_losses(_first(gaussians, pixels), _first(still, pixels))
+        points = one.points.to(device)
+        geometry, measured = _geometry(
+            gaussians.means[None, points],
+            prefix.base_gaussians(code).means[None, points],
+            one.before.to(device),
+            one.moved[row : row + 1].to(device),
+        )
+        both.append((terms | geometry, measured))
+    return both
+
+
+def _geometry(means: Tensor, base: Tensor, before: Tensor, moved: Tensor) -> Terms:
+    """Loss of predicted positions, and millimetres for them and for the base guess."""
+    truth = before + moved
+    moving = moving_points(truth, before)
+    scalars = {
+        "moving_mm": float(mean_distance_mm(means.detach(), truth, moving)),
+        "base_moving_mm": float(mean_distance_mm(base, truth, moving)),
+        "all_mm": float(mean_distance_mm(means.detach(), truth)),
+        "base_all_mm": float(mean_distance_mm(base, truth)),
+    }
+    return {"geometry": geometry_loss(means, truth, moved)}, scalars
+
+
+def _sampled_rows(
+    one: TrainingPerson, config: StepConfig, rng: np.random.Generator
+) -> Int[Tensor, "k"]:
+    """Rows of `one.points` in some of the views: tokens of other views need not be decoded."""
+    num_views = len(one.views.images)
+    chosen = rng.choice(num_views, min(config.views, num_views), replace=False)
+    view = one.base.code_rows[one.points]
+    there = torch.isin(view, torch.from_numpy(chosen)).nonzero()[:, 0]
+    picked = rng.choice(len(there), min(config.points, len(there)), replace=False)
+    return there[torch.from_numpy(np.sort(picked))]
+
+
+def _blended_codes(
+    one: TrainingPerson, rows: Tensor, config: StepConfig, rng: np.random.Generator
+) -> tuple[Float[Tensor, "c 52"], Float[Tensor, "c k 3"]]:
+    """Random blends of pairs of a person's expressions: points move linearly in the code."""
+    count = len(one.codes)
+    first, second = (torch.from_numpy(rng.integers(count, size=config.codes)) for _ in range(2))
+    share = torch.from_numpy(rng.uniform(0, 1, config.codes).astype(np.float32))
+    # Half of the expressions are as they were read, none is a blend of itself only by chance.
+    share = torch.where(torch.from_numpy(rng.random(config.codes) < 0.5), 0.0, share)
+    codes = torch.lerp(one.codes[first], one.codes[second], share[:, None])
+    moved = one.moved[:, rows]
+    return codes, torch.lerp(moved[first], moved[second], share[:, None, None])
 
 
 def _first(gaussians: Gaussians, count: int) -> Gaussians:

@@ -1,8 +1,9 @@
 """Training: geometry of many expressions first, pictures second with geometry kept.
 
-A run folder holds config.json, log.jsonl (one line of scalars every few steps), checkpoint.pt (the
-newest complete state) and, in the end, network/ (averaged weights, for `load_network`) and
-evaluation.json. Every choice is a function of (seed, step), so a resumed run continues exactly.
+A run folder holds config.json, log.jsonl (one line of scalars every few steps), curves.png (their
+course), checkpoint.pt (the newest complete state) and, in the end, network/ (averaged weights, for
+`load_network`) and evaluation.json. Every choice is a function of (seed, step), so a resumed run
+continues exactly.
 """
 
 import contextlib
@@ -26,8 +27,9 @@ from tqdm import tqdm
 from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.model import Avat3r, Avat3rConfig, preset, save_network
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.crowd import Crowd
+from avat3r_ros.training.curves import RunLog, cut_log, draw_curves
 from avat3r_ros.training.evaluation import evaluate_network
-from avat3r_ros.training.people import Crowd
 from avat3r_ros.training.references import Prior
 from avat3r_ros.training.steps import StepConfig, step_loss
 
@@ -37,6 +39,10 @@ CHECKPOINT = "checkpoint.pt"
 LOG_EVERY = 20
 MAX_BAD_STEPS = 10
 """Steps in a row with a loss or gradient that is not finite before a run gives up."""
+
+_MAY_CHANGE = ("steps", "workers", "threads", "checkpoint_minutes", "evaluation_people",
+               "people_folder", "tensorboard")  # fmt: skip
+"""Settings that a resumed run may have otherwise."""
 
 PEOPLE_PER_SEED = 1_000_000
 """Runs with different seeds train on different people."""
@@ -50,14 +56,18 @@ class TrainingConfig:
         preset: Network preset; `network` overrides it.
         steps: Optimiser steps.
         seed: Of weights, people and all choices.
-        prior: "fitted": references go through the template fit, with its errors, as in use.
-            "exact": true cameras and positions.
+        prior: "tracked": references and codes as in use; "fitted": references with imitated errors,
+            true codes; "exact": no errors (references.py).
         geometry_share: Share of the steps before pictures are looked at.
         people_per_step: People averaged over in a step; more: less noise, slower.
+        people: Different people altogether; more: generalises better, and each takes seconds to
+            make. 0 never shows anybody twice.
+        people_folder: Where people are kept between runs, 25 MB each; nowhere if None.
         crowd_size: People at hand at any time.
         steps_per_person: Steps until a person is replaced; at least `crowd_size`.
         workers: Processes that make people ahead of time.
         learning_rate: At the end of warm-up; falls to a twentieth along a cosine.
+        output_rate: Learning rate of the layers that start at zero, relative to the others'.
         warmup_steps: Steps of linear warm-up.
         weight_decay: Of AdamW, on matrices only.
         clip_norm: Largest norm of the gradient.
@@ -65,6 +75,7 @@ class TrainingConfig:
         checkpoint_minutes: Time between checkpoints.
         evaluation_people: Held-out people scored in the end; 0 scores none.
         threads: Threads of torch; None leaves them as they are.
+        tensorboard: Also write TensorBoard events.
         step: What a step looks at.
         network: Configuration of the network; the preset's if None.
     """
@@ -72,20 +83,24 @@ class TrainingConfig:
     preset: str = "tiny"
     steps: int = 20_000
     seed: int = 0
-    prior: Prior = "fitted"
-    geometry_share: float = 0.4
+    prior: Prior = "tracked"
+    geometry_share: float = 0.6
     people_per_step: int = 1
+    people: int = 256
+    people_folder: str | None = None
     crowd_size: int = 32
-    steps_per_person: int = 640
+    steps_per_person: int = 256
     workers: int = 1
-    learning_rate: float = 4e-4
-    warmup_steps: int = 200
+    learning_rate: float = 1e-3
+    output_rate: float = 1.0
+    warmup_steps: int = 50
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     ema: float = 0.999
     checkpoint_minutes: float = 5.0
     evaluation_people: int = 8
     threads: int | None = None
+    tensorboard: bool = False
     step: StepConfig = StepConfig()
     network: Avat3rConfig | None = None
 
@@ -103,7 +118,9 @@ class TrainingConfig:
         for name in ("geometry_share", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm", "checkpoint_minutes"):
+        if self.people and self.people < self.crowd_size:
+            raise ValueError(f"expected 0 or at least crowd_size people, got {self.people}")
+        for name in ("learning_rate", "output_rate", "clip_norm", "checkpoint_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
 
@@ -159,6 +176,8 @@ def train(
             config.prior,
             size=config.crowd_size,
             steps_per_person=config.steps_per_person,
+            people=config.people or None,
+            folder=config.people_folder,
             first_seed=TRAINING_SEEDS.start + config.seed * PEOPLE_PER_SEED % 90_000_000,
             workers=0 if template is not None else config.workers,
             template=template,
@@ -183,15 +202,7 @@ class _Run:
             torch.manual_seed(config.seed)
             self.network = Avat3r(config.network_config(), template)
         self.network.train()
-        matrices = [p for p in self.network.parameters() if p.dim() > 1]
-        others = [p for p in self.network.parameters() if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-        )
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
         self.average = {
             name: value.detach().clone() for name, value in self.network.state_dict().items()
         }
@@ -203,7 +214,7 @@ class _Run:
         progress = tqdm(
             total=self.config.steps, initial=self.step, desc="train", unit=" steps", smoothing=0.02
         )
-        with progress, open(self.folder / "log.jsonl", "a") as log:
+        with progress, RunLog(self.folder, tensorboard=self.config.tensorboard) as log:
             while self.step < last and not asked_to_end.is_set():
                 crowd.prepare(self.step)
                 recent.append(self._one_step(crowd))
@@ -211,8 +222,7 @@ class _Run:
                 progress.update()
                 if self.step % LOG_EVERY == 0 or self.step == last:
                     means = _means(recent)
-                    log.write(json.dumps({"step": self.step, **means}) + "\n")
-                    log.flush()
+                    log.write(self.step, means)
                     progress.set_postfix_str(
                         f"moving {means.get('moving_mm', math.nan):.2f} mm "
                         f"(base {means.get('base_moving_mm', math.nan):.2f})"
@@ -220,8 +230,10 @@ class _Run:
                     recent = []
                 if time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes:
                     self.save()
+                    draw_curves(self.folder)
                     saved_at = time.monotonic()
         self.save()
+        draw_curves(self.folder)
 
     def _one_step(self, crowd: Crowd) -> dict[str, float]:
         config = self.config
@@ -230,7 +242,7 @@ class _Run:
         people = [crowd.person(int(slot), self.step) for slot in slots]
         rate = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["relative_rate"]
         loss, scalars = step_loss(
             self.network,
             people,
@@ -275,8 +287,7 @@ class _Run:
         theirs, ours = json.loads(state["config"]), json.loads(json.dumps(self.config.to_json()))
         different = sorted(
             key for key in ours
-            if theirs.get(key) != ours[key] and key not in ("steps", "workers", "threads",
-                                                            "checkpoint_minutes")
+            if theirs.get(key) != ours[key] and key not in _MAY_CHANGE
         )  # fmt: skip
         if different:
             raise ValueError(f"{self.folder} holds a run with other settings of {different}")
@@ -284,7 +295,7 @@ class _Run:
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self.optimizer.load_state_dict(state["optimizer"])
-        _cut_log(self.folder / "log.jsonl", self.step)
+        cut_log(self.folder, self.step)
 
     def finish(self) -> Path:
         """Write the averaged network and its scores."""
@@ -329,6 +340,27 @@ def _polite_end() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def _parameter_groups(network: Avat3r, config: TrainingConfig) -> list[dict[str, Any]]:
+    """Last layers and others, matrices (which decay) and the rest."""
+    last = {id(p) for layer in network.output_layers() for p in layer.parameters()}
+    groups = []
+    for is_last in (False, True):
+        for is_matrix in (False, True):
+            groups.append(
+                {
+                    "params": [
+                        p
+                        for p in network.parameters()
+                        if (id(p) in last) == is_last and (p.dim() > 1) == is_matrix
+                    ],
+                    "weight_decay": config.weight_decay * is_matrix,
+                    "relative_rate": config.output_rate if is_last else 1.0,
+                    "betas": (0.9, 0.98),
+                }
+            )
+    return groups
+
+
 def learning_rate(config: TrainingConfig, step: int) -> float:
     """Warm-up, then a cosine down to a twentieth."""
     if step < config.warmup_steps:
@@ -351,10 +383,3 @@ def _write_json(path: Path, data: dict[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(data, indent=2) + "\n")
     os.replace(temporary, path)
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop lines written after the checkpoint: those steps are done again."""
-    if path.is_file():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in lines))

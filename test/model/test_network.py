@@ -5,14 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from avat3r_ros.expression import arkit_code
+from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.model import Avat3r, preset, subset_prefix
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.types import Gaussians
 
 DEBUG = preset("debug")
 VARIANTS = {
-    "linear": DEBUG,
+    "pixel": DEBUG,
+    "linear": dataclasses.replace(DEBUG, upsampler="linear"),
     "grm": dataclasses.replace(DEBUG, upsampler="grm"),
     "interleaved": dataclasses.replace(
         DEBUG, layout="interleaved", self_attention_layers=2, cross_attention_layers=2
@@ -70,9 +71,50 @@ def test_a_changed_output_layer_changes_every_attribute(config, template, views)
     changed, base = network.decode(prefix, CODE), prefix.base_gaussians(CODE)
     for name in FIELDS:
         assert not torch.equal(getattr(changed, name), getattr(base, name)), name
-    # Template Gaussians have no pixel, so the network leaves them alone.
+    # Template Gaussians have no pixel: they keep their looks, and follow the pixels around them.
     tail = slice(prefix.base.num_pixels, None)
-    assert torch.equal(changed.means[tail], base.means[tail])
+    for name in ("opacities", "colors", "scales"):
+        of_rig = prefix.base_gaussians(network.corrected(CODE))
+        assert torch.equal(getattr(changed, name)[tail], getattr(of_rig, name)[tail]), name
+
+
+def test_template_gaussians_follow_pixels_that_all_move_alike(template, views):
+    network = network_of(DEBUG, template)
+    with torch.no_grad():
+        network.upsampler.heads["position"].bias.copy_(torch.tensor([0.3, -0.2, 0.1]))
+        prefix = network.encode(views)
+        moved = network.decode(prefix, CODE).means - prefix.base_gaussians(CODE).means
+    expected = torch.tensor([0.003, -0.002, 0.001]).expand_as(moved)
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
+    assert len(prefix.base) > prefix.base.num_pixels
+
+
+def test_the_code_correction_is_followed_by_the_rig_and_learns_from_positions(template, views):
+    network = network_of(DEBUG, template)
+    correction = torch.from_numpy(arkit_code(jawOpen=0.25))
+    with torch.no_grad():
+        network.code_correction.last.bias.copy_(correction)
+    prefix = network.encode(views)
+    assert_close(network.decode(prefix, CODE), prefix.base_gaussians(CODE + correction), atol=1e-6)
+    network.decode(prefix, CODE).means[..., 1].sum().backward()
+    step = 1e-2
+    nudged = CODE + correction + step * torch.from_numpy(arkit_code(jawOpen=1.0))
+    numeric = prefix.base_gaussians(nudged).means - prefix.base_gaussians(CODE + correction).means
+    jaw = network.code_correction.last.bias.grad[ARKIT_INDEX["jawOpen"]]
+    assert float(jaw) == pytest.approx(float(numeric[..., 1].sum()) / step, rel=1e-2)
+
+
+def test_views_without_pictures_of_the_head_do_not_disturb(template, head):
+    """Batches of people with different numbers of tokens give what each gives alone."""
+    full = head.fake_views(template, [arkit_code()] * 3)
+    masks = full.masks.clone()
+    masks[0] = 0
+    part = dataclasses.replace(full, masks=masks, images=full.images * masks)
+    network = network_of(DEBUG, template, perturbed=True)
+    together = network.encode_many([full, part])
+    for one, prefix in zip((full, part), together, strict=True):
+        alone = network.encode(one)
+        torch.testing.assert_close(prefix.tokens, alone.tokens, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_reach_every_parameter(config, template, head):
@@ -223,7 +265,8 @@ def test_a_sample_of_gaussians_decodes_like_all_of_them(config, template, views)
     base = build_base_guess(views, config, template)
     with torch.no_grad():
         prefix = network.encode(views, base=base)
-        indices = torch.arange(0, len(base), 7)
+        # Template Gaussians follow the pixels that are left, so only pixels stay as they were.
+        indices = torch.arange(0, base.num_pixels, 7)
         sample = network.decode(subset_prefix(prefix, indices), CODE)
         whole = network.decode(prefix, CODE)
     for name in FIELDS:

@@ -4,9 +4,8 @@ import pytest
 
 from avat3r_ros.data.sampling import training_sample
 from avat3r_ros.model import preset
-from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.training.people import TrainingPerson
+from avat3r_ros.training.people import prepare_person
 from avat3r_ros.training.references import person_from_sample
 
 
@@ -23,19 +22,18 @@ def sample(template):
 
 
 @pytest.fixture(scope="session")
-def exact(sample):
-    return person_from_sample(sample, 64, "exact")
+def exact(sample, template):
+    return person_from_sample(sample, 64, "exact", template)
 
 
 @pytest.fixture(scope="session")
-def fitted(sample):
-    return person_from_sample(sample, 64, "fitted")
+def fitted(sample, template):
+    return person_from_sample(sample, 64, "fitted", template)
 
 
 @pytest.fixture(scope="session")
 def small_person(sample, template):
     """For the `debug` preset, with the errors of a fit to correct."""
-    person = person_from_sample(sample, 32, "fitted")
-    base = build_base_guess(person.views, preset("debug"), template)
-    known = person.surfaces.triangle_ids.flatten()[base.pixel_indices] >= 0
-    return TrainingPerson(person, base, known.nonzero()[:, 0])
+    return prepare_person(
+        person_from_sample(sample, 32, "fitted", template), preset("debug"), template
+    )

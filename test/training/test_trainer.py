@@ -9,9 +9,10 @@ import torch
 
 from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.model import Avat3r, load_network, preset
-from avat3r_ros.training import people, trainer
+from avat3r_ros.training import crowd as crowd_module
+from avat3r_ros.training import trainer
+from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.evaluation import METHODS, score_person
-from avat3r_ros.training.people import Crowd
 from avat3r_ros.training.steps import StepConfig, step_loss
 from avat3r_ros.training.trainer import TrainingConfig, learning_rate, train
 
@@ -20,6 +21,7 @@ CONFIG = TrainingConfig(
     preset="debug",
     steps=6,
     geometry_share=0.5,
+    people=0,
     crowd_size=2,
     steps_per_person=4,
     workers=0,
@@ -48,7 +50,7 @@ def crowd(monkeypatch, small_person):
         made.append(seed)
         return small_person
 
-    monkeypatch.setattr(people, "make_person", quickly)
+    monkeypatch.setattr(crowd_module, "make_person", quickly)
     return made
 
 
