@@ -21,8 +21,9 @@ ALLOWED = {
     "rig": {"types", "geometry", "expression"},
     "avatar_file": {"types", "expression"},
     **{stage: CORE for stage in STAGES},
-    # The full animation path re-runs the network from its cached prefix.
-    "animation": CORE | {"model"},
+    # The full animation path re-runs the network from its cached prefix; compiling it takes codes
+    # as drivers produce them and compares pictures.
+    "animation": CORE | {"model", "data", "rendering"},
     # References for training are made by the stages that make them in use, the tracker included.
     "training": CORE | STAGES | {"pictures"},
 }

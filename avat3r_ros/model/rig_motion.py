@@ -223,10 +223,7 @@ class RigMotion:
         if not base.num_moving:
             return still
         displacement = self._displacement(code)
-        of_gaussians = displacement.index_select(0, self._triangle_rows)
-        moved = self._interpolate(of_gaussians) - self._reference_displacement
-        means = still.means.clone()
-        means[base.moving_start : base.moving_stop] += moved
+        means = self._means(displacement)
         quats, scales = still.quats_wxyz, still.scales
         opacities = still.opacities
         if base.deforming_start < base.moving_stop:
@@ -240,6 +237,36 @@ class RigMotion:
                 share = ((FADE_TO - change) / (FADE_TO - FADE_FROM)).clamp(0, 1)
                 opacities = opacities.index_copy(0, base.fading, opacities[base.fading] * share)
         return Gaussians(means, quats, scales, opacities, still.colors)
+
+    @torch.no_grad()
+    def linear_parts(
+        self, code: Float[Tensor, "e"]
+    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "d 6"]]:
+        """Return what is linear in the code: the means, and the half axes of deforming Gaussians.
+
+        Returns:
+            Means of all Gaussians; and two half axes of each deforming one in its triangle's plane,
+            one after the other. `gaussians` returns their principal axes, within `axis_limits`.
+        """
+        displacement = self._displacement(code)
+        corners = self._neutral_corners + displacement.unflatten(-1, (3, 3))
+        edges = (corners[:, 1:] - corners[:, :1]).flatten(1)  # (F', 6)
+        edges = edges.index_select(0, self._deforming_triangles)
+        c = self._shape_coefficients
+        axes = [edges[:, :3] * c[:, k : k + 1] + edges[:, 3:] * c[:, k + 2 : k + 3] for k in (0, 1)]
+        return self._means(displacement), torch.cat(axes, -1)
+
+    @property
+    def axis_limits(self) -> Float[Tensor, "d 2"]:
+        """Least and greatest scale of each deforming Gaussian in its triangle's plane, metres."""
+        return torch.stack([self._min_axis, self._max_axis], -1)
+
+    def _means(self, displacement: Tensor) -> Tensor:
+        base = self.base
+        moved = self._interpolate(displacement.index_select(0, self._triangle_rows))
+        means = base.gaussians.means.clone()
+        means[base.moving_start : base.moving_stop] += moved - self._reference_displacement
+        return means
 
     def _displacement(self, code: Tensor) -> Tensor:
         """Displacement of the three corners of every used triangle, (F', 9)."""

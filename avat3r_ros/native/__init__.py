@@ -1,9 +1,10 @@
-"""libavat3r_native, our C++ library of mesh and Gaussian rasterizers, called through ctypes.
+"""libavat3r_native, our C++ library of rasterizers and linear bases, called through ctypes.
 
 `src/avat3r_native.h` is its interface; loader.py finds it and build.py compiles it where it is
 missing.
 """
 
+from avat3r_ros.native.basis import LinearBasis
 from avat3r_ros.native.loader import library
 from avat3r_ros.native.mesh import MeshFragments, rasterize_mesh
 from avat3r_ros.native.splats import (
@@ -15,6 +16,7 @@ from avat3r_ros.native.splats import (
 )
 
 __all__ = [
+    "LinearBasis",
     "MeshFragments",
     "SplatGradients",
     "SplatScene",

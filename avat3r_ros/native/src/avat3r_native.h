@@ -16,7 +16,7 @@ extern "C" {
 
 // Raised whenever a struct or a signature below changes; Python refuses a library of another
 // number.
-constexpr int32_t AVAT3R_ABI_VERSION = 2;
+constexpr int32_t AVAT3R_ABI_VERSION = 3;
 AVAT3R_API int32_t avat3r_abi_version();
 
 // Nearest triangle of every pixel. `triangle_ids` is -1 and `depth_m` infinite where there is none;
@@ -96,5 +96,39 @@ AVAT3R_API int32_t avat3r_splat_backward(Avat3rSplatWorkspace* workspace,
                                          const Avat3rSplatScene* scene,
                                          const Avat3rSplatOptions* options,
                                          const Avat3rSplatGradients* gradients);
+
+// ---- Compiled animation: Gaussians as small linear bases, see basis_types.h.
+
+// Neighbouring Gaussians that share their components. Every group of attributes has a rank, in the
+// order of BasisGroup; a group whose rank is 0 is not written, for it does not move.
+struct Avat3rBasisBlock {
+  int64_t stream_begin;        // first number in `stream`
+  int64_t position_begin;      // first number in `positions`
+  int64_t coefficient_begin;   // first row of `map`
+  int32_t first, count;        // Gaussians
+  int32_t ranks[5];
+  int32_t fades;  // opacity follows the area of the half axes
+};
+
+struct Avat3rBasis {
+  int64_t num_blocks;
+  const Avat3rBasisBlock* blocks;
+  const uint16_t* stream;    // halves: resting values and components, 16 Gaussians at a time
+  const float* positions;    // resting positions, metres, 16 Gaussians at a time
+  const uint16_t* map;       // halves (coefficients, num_inputs): coefficients = map * inputs
+  int32_t num_inputs;        // a multiple of 16, at most 256
+  float fade_from, fade_to;  // area ratios between which opacity goes from whole to nothing
+};
+
+// Arrays of all Gaussians; only the rows of moving ones are written.
+struct Avat3rBasisOutputs {
+  float *means, *quats_wxyz, *scales, *opacities, *colors;  // (N,3) (N,4) (N,3) (N) (N,3)
+};
+
+// `inputs` are `num_inputs` numbers. `instruction_set` as in Avat3rSplatOptions. The result does not
+// depend on the number of threads.
+AVAT3R_API int32_t avat3r_basis_evaluate(const Avat3rBasis* basis, const float* inputs,
+                                         const Avat3rBasisOutputs* outputs, int32_t num_threads,
+                                         int32_t instruction_set);
 
 }  // extern "C"

@@ -1,0 +1,134 @@
+"""What the full path says at a code, in numbers that are as linear in the code as possible.
+
+A disc on a triangle has two half axes p and q, and the rig moves them linearly: they are the
+triangle's edges times fixed coefficients. Its orientation and scales are their principal axes,
+within limits, and jump wherever the disc is round; its opacity on an unfolding lid is a function of
+their area. So the half axes are kept instead, and the network's change of orientation and scale is
+applied to them. The native library turns them back (native/src/basis_kernels.h).
+
+Columns: position 3 (mm), half axes p and q 6 (mm), thickness 1 (mm), colour 3, opacity before
+fading 1; the groups of `native.basis.GROUP_WIDTHS`.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from avat3r_ros.geometry import matrices_from_quats_wxyz
+from avat3r_ros.model import Avat3r, Prefix
+from avat3r_ros.native.basis import GROUP_WIDTHS, HALF_AXES, POSITION
+from avat3r_ros.types import Gaussians
+
+MILLIMETRES = 1000.0
+HALF_MAX = 60000.0
+"""Limits are stored as half floats; this many millimetres limit nothing."""
+
+MIN_SHARE = 0.05
+"""A Gaussian that has faded to less says nothing about its opacity before fading."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What turns columns back into Gaussians, and does not depend on the code.
+
+    Attributes:
+        limits_mm: Least and greatest scale along the half axes.
+        fading: Gaussians whose opacity follows the area of their half axes.
+        placed_area_mm2: Area of each fading one at which it is whole.
+    """
+
+    limits_mm: Float[Tensor, "n 2"]
+    fading: Int[Tensor, "f"]
+    placed_area_mm2: Float[Tensor, "f"]
+
+
+class FullPath:
+    """The full path of one avatar, as columns.
+
+    Args:
+        prefix: From `model.restore_avatar`.
+        network: From there too; None for the base guess alone.
+    """
+
+    def __init__(self, prefix: Prefix, network: Avat3r | None) -> None:
+        self.prefix, self.network = prefix, network
+        still = prefix.base.gaussians
+        axes = matrices_from_quats_wxyz(still.quats_wxyz)[..., :2] * still.scales[:, None, :2]
+        self._still_axes = axes.transpose(1, 2).flatten(1)
+
+    def __len__(self) -> int:
+        return len(self.prefix.base)
+
+    @torch.no_grad()
+    def gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:
+        """Return what the animator's full path returns."""
+        if self.network is None:
+            return self.prefix.base_gaussians(code)
+        return self.network.decode(self.prefix, code)
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """Groups that can move: the rig changes no thickness, colour or opacity before fading."""
+        return (POSITION, HALF_AXES) if self.network is None else tuple(range(len(GROUP_WIDTHS)))
+
+    @torch.no_grad()
+    def columns(self, code: Float[Tensor, "e"]) -> Float[Tensor, "n c"]:
+        """Evaluate the full path at a code: the columns of `groups`, see the module."""
+        base, motion = self.prefix.base, self.prefix.motion
+        means, axes = base.gaussians.means, self._still_axes
+        if motion is not None and base.num_moving:
+            axes = axes.clone()
+            means, axes[base.deforming_start : base.moving_stop] = motion.linear_parts(code)
+        if self.network is None:
+            return MILLIMETRES * torch.cat([means, axes], -1)
+        before, after = self.prefix.base_gaussians(code), self.gaussians(code)
+        axes = (_change(before, after) @ axes.view(-1, 2, 3).transpose(1, 2)).transpose(1, 2)
+        still = base.gaussians.opacities
+        share = torch.where(still > 0, before.opacities / still.clamp(min=1e-6), 1.0)
+        return torch.cat(
+            [
+                MILLIMETRES * after.means,
+                MILLIMETRES * axes.flatten(1),
+                MILLIMETRES * after.scales[:, 2:],
+                after.colors,
+                (after.opacities / share.clamp(min=MIN_SHARE)).clamp(max=1)[:, None],
+            ],
+            -1,
+        )
+
+    @torch.no_grad()
+    def resting(self, neutral: Float[Tensor, "e"]) -> Float[Tensor, "n 14"]:
+        """All columns at the neutral code."""
+        columns = self.columns(neutral)
+        if self.network is not None:
+            return columns
+        still = self.prefix.base.gaussians
+        parts = [MILLIMETRES * still.scales[:, 2:], still.colors, still.opacities[:, None]]
+        return torch.cat([columns, *parts], -1)
+
+    @torch.no_grad()
+    def shapes(self, neutral: Float[Tensor, "e"]) -> Shapes:
+        """Return limits and fading; the network's growth at the neutral code is part of them."""
+        base, motion = self.prefix.base, self.prefix.motion
+        scales = base.gaussians.scales[:, :2]
+        limits = torch.stack([0 * scales[:, 0], torch.full_like(scales[:, 0], torch.inf)], -1)
+        growth = torch.ones_like(scales[:, 0])
+        if self.network is not None:
+            before, after = self.prefix.base_gaussians(neutral), self.gaussians(neutral)
+            growth = (after.scales[:, :2] / before.scales[:, :2]).prod(-1).sqrt()
+        fading = base.fading
+        if motion is not None and base.deforming_start < base.moving_stop:
+            limits[base.deforming_start : base.moving_stop] = motion.axis_limits
+        limits = (MILLIMETRES * growth[:, None] * limits).clamp(max=HALF_MAX)
+        placed = scales[fading].prod(-1) * growth[fading].square()
+        return Shapes(limits, fading, MILLIMETRES**2 * placed)
+
+
+def _change(base: Gaussians, full: Gaussians) -> Float[Tensor, "n 3 3"]:
+    """Turn and growth along the Gaussians' own axes that lead from `base` to `full`."""
+    before = matrices_from_quats_wxyz(base.quats_wxyz)
+    after = matrices_from_quats_wxyz(full.quats_wxyz)
+    growth = full.scales / base.scales
+    return (after * growth[:, None]) @ before.transpose(1, 2)
