@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from avat3r_ros.model.base_guess import build_base_guess
-from avat3r_ros.model.changes import ATTRIBUTES, apply_changes
+from avat3r_ros.model.changes import ATTRIBUTES, POSITION_UNIT_M, apply_changes
 from avat3r_ros.model.config import MAX_VIEWS, MIN_VIEWS, Avat3rConfig
 from avat3r_ros.model.fill_motion import moved_fill
 from avat3r_ros.model.inputs import INPUT_CHANNELS, shown_patches, shown_tokens
@@ -245,35 +245,40 @@ class Avat3r(nn.Module):
     def decode_many(self, prefix: Prefix, codes: Float[Tensor, "c e"]) -> list[Gaussians]:
         """Decode several codes of one person in one pass."""
         codes = codes.to(self.device)
-        changes = self._changes(prefix, codes)
-        if prefix.basis is not None:
-            moved = self._basis_changes(prefix, codes)
-            position, rest = changes.split([3, sum(ATTRIBUTES.values()) - 3], -1)
-            shape, color, opacity = rest.split([7, 3, 1], -1)
-            changes = torch.cat([position + moved[..., :3], shape, color + moved[..., 3:], opacity],
-                                -1)  # fmt: skip
         lenders = None if prefix.motion is None else prefix.motion.lenders
-        return [
-            moved_fill(apply_changes(base, change), base, lenders)
-            for base, change in zip(self._bases(prefix, codes), changes, strict=True)
+        corrected = self.corrected(codes)
+        decoded = []
+        for code, changes in zip(corrected, self._all_changes(prefix, codes), strict=True):
+            base = prefix.base_gaussians(code.detach())
+            base = replace(base, means=_follow(base.means, prefix, code))
+            decoded.append(moved_fill(apply_changes(base, changes), base, lenders))
+        return decoded
+
+    def decode_pixel_means(
+        self, prefix: Prefix, codes: Float[Tensor, "c e"]
+    ) -> Float[Tensor, "c p 3"]:
+        """Return where pixels' Gaussians go: `decode_many(...).means[:P]`, at less cost."""
+        codes = codes.to(self.device)
+        changes = self._all_changes(prefix, codes)[..., :3]
+        moved = [
+            _follow(prefix.base_means(code.detach()), prefix, code)[: prefix.base.num_pixels]
+            for code in self.corrected(codes)
         ]
+        return torch.stack(moved) + POSITION_UNIT_M * changes
 
     def corrected(self, codes: Float[Tensor, "*b e"]) -> Float[Tensor, "*b e"]:
         """Return the codes that the rig follows when the driver's codes are these."""
         return codes + self.code_correction(codes) if self.config.corrects_codes else codes
 
-    def _bases(self, prefix: Prefix, codes: Tensor) -> list[Gaussians]:
-        """Base guesses in the corrected codes; their means have a gradient to the correction."""
-        corrected = self.corrected(codes)
-        moved = [prefix.base_gaussians(code) for code in corrected.detach()]
-        if prefix.motion is None or not corrected.requires_grad:
-            return moved
-        # The rig is linear, so a change of exactly zero carries the whole gradient of the means.
-        zeros = corrected - corrected.detach()
-        return [
-            replace(base, means=base.means + prefix.motion.displaced(zero))
-            for base, zero in zip(moved, zeros, strict=True)
-        ]
+    def _all_changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 14"]:
+        """Raw per-pixel changes through cross-attention, upsampler and bilinear basis."""
+        changes = self._changes(prefix, codes)
+        if prefix.basis is None:
+            return changes
+        moved = self._basis_changes(prefix, codes)
+        position, rest = changes.split([3, sum(ATTRIBUTES.values()) - 3], -1)
+        shape, color, opacity = rest.split([7, 3, 1], -1)
+        return torch.cat([position + moved[..., :3], shape, color + moved[..., 3:], opacity], -1)
 
     def forward(
         self,
@@ -398,3 +403,13 @@ class Avat3r(nn.Module):
             ..., 0
         ]  # (P, 6, C)
         return picked.permute(2, 0, 1)
+
+
+def _follow(means: Tensor, prefix: Prefix, code: Tensor) -> Tensor:
+    """Give centres that the rig put where `code` says a gradient to the code.
+
+    The rig is linear, so a change of exactly zero carries all of it.
+    """
+    if prefix.motion is None or not code.requires_grad:
+        return means
+    return means + prefix.motion.displaced(code - code.detach())

@@ -43,6 +43,10 @@ class Prefix:
         """Return the base guess in an expression, without the network."""
         return self.base.gaussians if self.motion is None else self.motion.gaussians(code)
 
+    def base_means(self, code: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
+        """Return the centres of `base_gaussians(code)` alone."""
+        return self.base.gaussians.means if self.motion is None else self.motion.means(code)
+
 
 def make_motion(
     base: BaseGuess,

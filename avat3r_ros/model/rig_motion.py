@@ -217,6 +217,11 @@ class RigMotion:
         return torch.nn.functional.pad(moved, (0, 0, *still))
 
     @torch.no_grad()
+    def means(self, code: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
+        """Return the centres alone: `gaussians(code).means` at a third of its cost."""
+        return self._means(self._displacement(code))
+
+    @torch.no_grad()
     def gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:
         """Return the base guess in an expression. A few milliseconds on one core."""
         base, still = self.base, self.base.gaussians

@@ -172,14 +172,16 @@ def person_from_sample(
     )
 
 
-@lru_cache(maxsize=1)
-def _tracker() -> FaceTracker:
-    return FaceTracker(smoothing=None, max_faces=1, running_mode="image")
+@lru_cache(maxsize=2)
+def _tracker(of_driver: bool) -> FaceTracker:
+    """The tracker as stills are read for an avatar, or as a driver is read."""
+    as_driver = {"full_range": True} if of_driver else {}
+    return FaceTracker(smoothing=None, max_faces=1, running_mode="image", **as_driver)
 
 
 def _tracked_observations(sample: TrainingSample) -> list[FaceObservation]:
     """What the tracker reports of the photos."""
-    faces = [_tracker().track(photo.image, 0.0) for photo in sample.photos]
+    faces = [_tracker(of_driver=False).track(photo.image, 0.0) for photo in sample.photos]
     if not all(face.detected for face in faces):
         raise FaceNotFoundError(f"person {sample.seed}: no face found in a photo")
     return [
@@ -194,7 +196,7 @@ def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "
     read: FaceState | None = None
     for row, code in enumerate(targets.codes):
         if row == 0 or not torch.equal(code, targets.codes[row - 1]):
-            read = _tracker().track(uint8_image(targets.images[row].numpy()), 0.0)
+            read = _tracker(of_driver=True).track(uint8_image(targets.images[row].numpy()), 0.0)
         if read.detected:
             kept.append(row)
             # The tracker is blind to the tongue; whoever drives it has another source.

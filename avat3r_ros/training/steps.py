@@ -103,11 +103,10 @@ def _geometry_terms(
     for one, prefix, r in zip(people, prefixes, rows, strict=True):
         codes, moved = _blended_codes(one, r, config, rng)
         codes, moved = codes.to(network.device), moved.to(network.device)
-        decoded = network.decode_many(prefix, codes)
-        means = torch.stack([gaussians.means for gaussians in decoded])
+        means = network.decode_pixel_means(prefix, codes)
         before = one.before[r].to(network.device)
         with torch.no_grad():
-            base = torch.stack([prefix.base_gaussians(code).means for code in codes])
+            base = torch.stack([prefix.base_means(code) for code in codes])
         terms.append(_geometry(means, base, before, moved))
     return terms
 
@@ -144,7 +143,7 @@ def _picture_terms(
         points = one.points.to(device)
         geometry, measured = _geometry(
             gaussians.means[None, points],
-            prefix.base_gaussians(code).means[None, points],
+            prefix.base_means(code)[None, points],
             one.before.to(device),
             one.moved[row : row + 1].to(device),
         )

@@ -78,6 +78,17 @@ def test_a_changed_output_layer_changes_every_attribute(config, template, views)
         assert torch.equal(getattr(changed, name)[tail], getattr(of_rig, name)[tail]), name
 
 
+def test_pixels_means_are_those_of_the_whole(config, template, views):
+    network = network_of(config, template, perturbed=True)
+    with torch.no_grad():
+        prefix = network.encode(views)
+        codes = torch.stack([CODE, 0.3 * CODE])
+        means = network.decode_pixel_means(prefix, codes)
+        for code, own in zip(codes, means, strict=True):
+            expected = network.decode(prefix, code).means[: prefix.base.num_pixels]
+            torch.testing.assert_close(own, expected, atol=1e-6, rtol=1e-5)
+
+
 def test_template_gaussians_follow_pixels_that_all_move_alike(template, views):
     network = network_of(DEBUG, template)
     with torch.no_grad():
