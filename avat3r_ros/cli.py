@@ -8,6 +8,8 @@ import sys
 
 from avat3r_ros import __version__
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in nodes/: before NumPy is imported
+
 EXAMPLES = {
     "build": "avat3r build front.jpg left.jpg right.jpg up.jpg -o me.avat3r\n"
     "  avat3r build --video turn_your_head.mp4 -o me.avat3r\n"

@@ -169,7 +169,7 @@ def build_avatar_from_images(
         FaceObservation(face=face, width=image.shape[1], height=image.shape[0], focal_px=focal)
         for face, image, focal in zip(faces, images, focals, strict=True)
     ]
-    fit = fit_template(observations, template)
+    fit = fit_template(observations, template, mattes=mattes)
 
     step("mapping positions", 0.6)
     if network is None:

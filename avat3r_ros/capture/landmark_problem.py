@@ -1,14 +1,15 @@
 """The least-squares problem behind the template fit: its unknowns, cost, derivatives and solver.
 
-Everything enters the landmark positions linearly or through one projection, so this is a damped
+Everything enters the surface points linearly or through one projection, so this is a damped
 Gauss-Newton problem with a closed-form Jacobian:
 
-    pixel = project(K(focal), R · (neutral + identity · B + code · E)[landmarks] + t)
+    pixel = project(K(focal), R · (neutral + identity · B + code · E)[point] + t)
 
-    cost = sum robust(|pixel - detected| / sigma) + |identity|² + |(code - tracker's code) / sigma|²
-           + (log focal - log guess)² / sigma²
+    cost = sum robust(|pixel - detected| / sigma)                landmarks
+           + sum robust(normal · (pixel - target) / sigma)       outlines (outline.py)
+           + |identity|² + |(code - tracker's code) / sigma|² + (log focal - log guess)² / sigma²
 
-Landmarks are robust (Cauchy), for MediaPipe invents those that it cannot see.
+Both are robust (Cauchy): MediaPipe invents landmarks that it cannot see, and hair moves outlines.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from avat3r_ros.capture.outline import Outline
 from avat3r_ros.expression import ARKIT_52
 from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate
@@ -51,6 +53,13 @@ CODE_SIGMA = {
 weak at the looser ones; tongueOut it does not see at all. The others stay close to the tracker's,
 because codes of the references and of the driver must mean the same."""
 
+OUTLINE_SIGMA_M = 0.004
+"""Spread of an outline about the matte's edge. Ours: the matte itself is good to a millimetre, but
+neighbouring points err together, and hair, beards and clothes lie on the head."""
+
+INSIDE_WEIGHT = 0.3
+"""Weight of a mesh that ends inside the matte (hair may cover it) against one that sticks out."""
+
 MAX_ITERATIONS = 40
 MIN_FACING = 0.15
 """Least weight of a landmark that is turned away from its camera."""
@@ -65,6 +74,24 @@ class FitState:
     rotations: np.ndarray
     translations: np.ndarray
     log_focals: np.ndarray
+
+
+@dataclass
+class _Points:
+    """Surface points with their linear bases, (n, 3), (K, n, 3), (52, n, 3)."""
+
+    mean: np.ndarray
+    identity_basis: np.ndarray
+    expression_basis: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._identity_rows = self.identity_basis.reshape(len(self.identity_basis), -1)
+        self._expression_rows = self.expression_basis.reshape(len(self.expression_basis), -1)
+
+    def in_head(self, state: FitState, view: int) -> np.ndarray:
+        """Where they are in one photo's expression, head frame, (n, 3)."""
+        offsets = state.identity @ self._identity_rows + state.codes[view] @ self._expression_rows
+        return self.mean + offsets.reshape(-1, 3)
 
 
 class LandmarkProblem:
@@ -97,25 +124,24 @@ class LandmarkProblem:
         image_sizes_px: list[int],
         identity: np.ndarray | None,
     ) -> None:
-        corners = template.triangles[template.landmark_triangles].numpy()
-        weights = template.landmark_barycentrics.double().numpy()
-
-        def at_landmarks(values: np.ndarray) -> np.ndarray:
-            return np.einsum("lk,...lkc->...lc", weights, values[..., corners, :])
-
-        self.mean = at_landmarks(template.neutral.double().numpy())
-        self.identity_basis = at_landmarks(template.identity_basis.double().numpy())
-        self.expression_basis = at_landmarks(template.expression_basis.double().numpy())
-        self._identity_rows = self.identity_basis.reshape(len(self.identity_basis), -1)
-        self._expression_rows = self.expression_basis.reshape(len(self.expression_basis), -1)
+        self._bases = tuple(
+            values.double().numpy()
+            for values in (template.neutral, template.identity_basis, template.expression_basis)
+        )
+        self._triangles = template.triangles.numpy()
+        self._landmarks = self._points_on(
+            template.landmark_triangles.numpy(), template.landmark_barycentrics.double().numpy()
+        )
+        corners = self._triangles[template.landmark_triangles.numpy()]
         self.normals = template.vertex_normals(template.neutral).double().numpy()[corners].mean(1)
+        self._outlines: list[tuple[Outline, _Points]] = []
         landmark_weights = template.landmark_weights.double().numpy()
         if not landmark_weights.any():
             raise ValueError("expected a template with measured landmarks, got weights of 0")
         self.fixed_identity = identity is not None
-        if identity is not None and identity.shape != (len(self.identity_basis),):
+        if identity is not None and identity.shape != (template.num_identity,):
             raise ValueError(
-                f"expected an identity of {len(self.identity_basis)} values, got {identity.shape}"
+                f"expected an identity of {template.num_identity} values, got {identity.shape}"
             )
         self.detected_px = detected_px
         self.centers_px = centers_px
@@ -136,7 +162,7 @@ class LandmarkProblem:
 
     def _start(self, identity: np.ndarray | None) -> None:
         """Pose of each photo for the known or mean head in the tracker's expression (PnP)."""
-        identity = np.zeros(len(self.identity_basis)) if identity is None else identity
+        identity = np.zeros(len(self._bases[1])) if identity is None else identity
         count = len(self.detected_px)
         self.start = FitState(
             identity.astype(np.float64),
@@ -147,7 +173,7 @@ class LandmarkProblem:
         )
         face = slice(0, 468)
         for view in range(count):
-            points = self._head_points(self.start, view)
+            points = self._landmarks.in_head(self.start, view)
             focal = np.exp(self.log_focal_guess[self.camera_of[view]])
             found, rotation, translation = cv2.solvePnP(
                 points[face],
@@ -171,7 +197,7 @@ class LandmarkProblem:
         self.sigmas = np.empty(self.detected_px.shape[:2])
         for view in range(len(self.detected_px)):
             rotation, translation = self.start.rotations[view], self.start.translations[view]
-            points = self._head_points(self.start, view) @ rotation.T + translation
+            points = self._landmarks.in_head(self.start, view) @ rotation.T + translation
             to_camera = -points / np.linalg.norm(points, axis=1, keepdims=True)
             facing = ((self.normals @ rotation.T) * to_camera).sum(1)
             weights = landmark_weights * np.clip(2 * facing + MIN_FACING, MIN_FACING, 1)
@@ -180,21 +206,40 @@ class LandmarkProblem:
             self.sigmas[view] = np.hypot(LANDMARK_SIGMA_M * pixels_per_metre, LANDMARK_SIGMA_PX)
             self.sigmas[view] /= np.sqrt(weights)
 
-    def _head_points(self, state: FitState, view: int) -> np.ndarray:
-        """Landmarks of one photo in the head frame, (478, 3)."""
-        offsets = state.identity @ self._identity_rows + state.codes[view] @ self._expression_rows
-        return self.mean + offsets.reshape(-1, 3)
+    def _points_on(self, triangles: np.ndarray, weights: np.ndarray) -> _Points:
+        corners = self._triangles[triangles]
+        return _Points(
+            *(np.einsum("nk,...nkc->...nc", weights, base[..., corners, :]) for base in self._bases)
+        )
 
-    def _project(self, state: FitState, view: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Camera-frame landmarks, their pixels relative to the image centre, focal length."""
-        points = self._head_points(state, view) @ state.rotations[view].T
+    def use_outlines(self, outlines: list[Outline]) -> None:
+        """Let the next `solve` also bring the outline of each photo to its matte's edge."""
+        self._outlines = [(o, self._points_on(o.triangles, o.barycentrics)) for o in outlines]
+
+    def _project(
+        self, surface: _Points, state: FitState, view: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Camera-frame points, their pixels relative to the image centre, focal length."""
+        points = surface.in_head(state, view) @ state.rotations[view].T
         points = points + state.translations[view]
         focal = np.exp(state.log_focals[self.camera_of[view]])
         return points, focal * points[:, :2] / points[:, 2:], focal
 
     def _errors(self, state: FitState, view: int) -> np.ndarray:
         """Offsets of the projected from the detected landmarks, (478, 2) pixels."""
-        return self._project(state, view)[1] + self.centers_px[view] - self.detected_px[view]
+        pixels = self._project(self._landmarks, state, view)[1]
+        return pixels + self.centers_px[view] - self.detected_px[view]
+
+    def _outline_errors(self, state: FitState, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """How far the outline sticks out of the matte, pixels, and the weight of each point."""
+        outline, surface = self._outlines[view]
+        pixels = self._project(surface, state, view)[1] + self.centers_px[view]
+        errors = ((pixels - outline.target_px) * outline.normal).sum(1)
+        inside = np.where(outline.one_sided, 0.0, INSIDE_WEIGHT)
+        focal = np.exp(state.log_focals[self.camera_of[view]])
+        # The first pose sets the scale: with the current one, a far head would be a cheap head.
+        sigma = np.hypot(OUTLINE_SIGMA_M * focal / self.start.translations[view, 2], 1.0)
+        return errors, np.where(errors > 0, 1.0, inside) / sigma**2
 
     def cost(self, state: FitState) -> float:
         """Value that `solve` minimises; infinite when a landmark is not in front of its camera."""
@@ -202,10 +247,12 @@ class LandmarkProblem:
         total += float((((state.codes - self.tracker_codes) / self.code_sigmas) ** 2).sum())
         total += float((((state.log_focals - self.log_focal_guess) / FOCAL_LOG_SIGMA) ** 2).sum())
         for view in range(len(self.detected_px)):
-            if not (self._project(state, view)[0][:, 2] > 0.01).all():
+            if not (self._project(self._landmarks, state, view)[0][:, 2] > 0.01).all():
                 return np.inf
-            squared = (self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2
-            total += ROBUST_SIGMAS**2 * float(np.log1p(squared / ROBUST_SIGMAS**2).sum())
+            total += _robust((self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2)
+            if self._outlines:
+                errors, weights = self._outline_errors(state, view)
+                total += _robust(weights * errors**2)
         return total
 
     def _normal_equations(self, state: FitState) -> tuple[np.ndarray, np.ndarray]:
@@ -223,42 +270,51 @@ class LandmarkProblem:
             state.log_focals - self.log_focal_guess
         ) / FOCAL_LOG_SIGMA**2
         for view in range(len(self.detected_px)):
-            points, pixels, focal = self._project(state, view)
-            rotation = state.rotations[view]
-            depth = points[:, 2]
-            to_pixel = np.zeros((NUM_LANDMARKS, 2, 3))
-            to_pixel[:, 0, 0] = to_pixel[:, 1, 1] = focal / depth
-            to_pixel[:, :, 2] = -pixels / depth[:, None]
-            from_head = to_pixel @ rotation
-            turned = points - state.translations[view]
-            # d(exp(w) p)/dw = -[p]x, so row a of to_pixel becomes p x a.
-            by_turn = np.cross(turned[:, None], to_pixel)
-            by_focal = np.zeros((NUM_LANDMARKS, 2, num_groups))
-            by_focal[:, :, self.camera_of[view]] = pixels
-            jacobian = np.concatenate(
-                [
-                    np.einsum("lij,klj->lik", from_head, self.identity_basis, optimize=True),
-                    by_focal,
-                    by_turn,
-                    to_pixel,
-                    np.einsum("lij,klj->lik", from_head, self.expression_basis, optimize=True),
-                ],
-                axis=2,
-            )
+            jacobian = self._jacobian(self._landmarks, state, view)
             errors = self._errors(state, view)
-            squared = (errors**2).sum(1) / self.sigmas[view] ** 2
-            trust = 1 / (1 + squared / ROBUST_SIGMAS**2) / self.sigmas[view] ** 2
-            flat = jacobian.reshape(2 * NUM_LANDMARKS, -1)
-            weighted = flat * np.repeat(trust, 2)[:, None]
+            trust = _trust((errors**2).sum(1) / self.sigmas[view] ** 2) / self.sigmas[view] ** 2
+            rows, offsets = jacobian.reshape(2 * NUM_LANDMARKS, -1), errors.reshape(-1)
+            trust = np.repeat(trust, 2)
+            if self._outlines:
+                outline, surface = self._outlines[view]
+                errors, weights = self._outline_errors(state, view)
+                jacobian = self._jacobian(surface, state, view)
+                rows = np.concatenate([rows, np.einsum("ni,nik->nk", outline.normal, jacobian)])
+                offsets = np.concatenate([offsets, errors])
+                trust = np.concatenate([trust, weights * _trust(weights * errors**2)])
+            weighted = rows * trust[:, None]
             own = shared + block * view
             where = np.r_[0:shared, own : own + block]
-            matrix[np.ix_(where, where)] += weighted.T @ flat
-            gradient[where] += weighted.T @ errors.reshape(-1)
+            matrix[np.ix_(where, where)] += weighted.T @ rows
+            gradient[where] += weighted.T @ offsets
             code = slice(own + 6, own + block)
             diagonal[code] = self.code_sigmas**-2
             gradient[code] += (state.codes[view] - self.tracker_codes[view]) / self.code_sigmas**2
         matrix[np.arange(size), np.arange(size)] += diagonal
         return matrix, gradient
+
+    def _jacobian(self, surface: _Points, state: FitState, view: int) -> np.ndarray:
+        """Derivative of pixels by identity, focals, turn, shift, code of the view: (n, 2, k)."""
+        points, pixels, focal = self._project(surface, state, view)
+        depth = points[:, 2]
+        to_pixel = np.zeros((len(points), 2, 3))
+        to_pixel[:, 0, 0] = to_pixel[:, 1, 1] = focal / depth
+        to_pixel[:, :, 2] = -pixels / depth[:, None]
+        from_head = to_pixel @ state.rotations[view]
+        turned = points - state.translations[view]
+        by_focal = np.zeros((len(points), 2, len(state.log_focals)))
+        by_focal[:, :, self.camera_of[view]] = pixels
+        return np.concatenate(
+            [
+                np.einsum("lij,klj->lik", from_head, surface.identity_basis, optimize=True),
+                by_focal,
+                # d(exp(w) p)/dw = -[p]x, so row a of to_pixel becomes p x a.
+                np.cross(turned[:, None], to_pixel),
+                to_pixel,
+                np.einsum("lij,klj->lik", from_head, surface.expression_basis, optimize=True),
+            ],
+            axis=2,
+        )
 
     def _frozen(self, state: FitState, gradient: np.ndarray) -> np.ndarray:
         """Unknowns that a step must not move: known ones, and scores pressed against [0, 1]."""
@@ -286,9 +342,14 @@ class LandmarkProblem:
             state.log_focals + step[num_identity : num_identity + num_groups],
         )
 
-    def solve(self) -> FitState:
-        """Minimise the cost from the PnP poses (Levenberg-Marquardt with an active set)."""
-        state, cost, damping = self.start, self.cost(self.start), 1e-3
+    def solve(self, start: FitState | None = None) -> FitState:
+        """Minimise the cost (Levenberg-Marquardt with an active set).
+
+        Args:
+            start: An earlier solution; the PnP poses if None.
+        """
+        state = self.start if start is None else start
+        cost, damping = self.cost(state), 1e-3
         for _ in range(MAX_ITERATIONS):
             matrix, gradient = self._normal_equations(state)
             free = ~self._frozen(state, gradient)
@@ -317,3 +378,13 @@ class LandmarkProblem:
             squared = (self._errors(state, view) ** 2).sum(1)
             residuals.append(np.sqrt((weights * squared).sum() / weights.sum()))
         return np.array(residuals)
+
+
+def _robust(squared: np.ndarray) -> float:
+    """Cauchy cost of squared errors in sigmas."""
+    return ROBUST_SIGMAS**2 * float(np.log1p(squared / ROBUST_SIGMAS**2).sum())
+
+
+def _trust(squared: np.ndarray) -> np.ndarray:
+    """Weight of each error in the Gauss-Newton step of `_robust`."""
+    return 1 / (1 + squared / ROBUST_SIGMAS**2)

@@ -1,20 +1,26 @@
-"""Joint fit of the head template to the landmarks of all photos: who it is, where each camera was.
+"""Joint fit of the head template to all photos: who it is, and where each camera was.
 
 Unknown are one identity for all photos, a pose and an expression of each, and the focal lengths
-that nobody knows. `landmark_problem.py` holds the cost and its solver.
+that nobody knows. Landmarks fix the face; then, in turns, the outlines of the fitted head are drawn
+and pulled to the edges of the mattes. `landmark_problem.py` holds the cost and its solver.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
-from avat3r_ros.capture.landmark_problem import LandmarkProblem
+from avat3r_ros.capture.landmark_problem import FitState, LandmarkProblem
+from avat3r_ros.capture.outline import CHIN_LANDMARK, Outline, find_outline
 from avat3r_ros.expression import validate_code
 from avat3r_ros.geometry import intrinsics_matrix, pose_matrix
 from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate
 from avat3r_ros.types import FaceState
+
+OUTLINE_ROUNDS = 4
+"""Turns of drawing the outlines and solving; later ones change little."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def fit_template(
     observations: Sequence[FaceObservation],
     template: HeadTemplate,
     *,
+    mattes: Sequence[Float[np.ndarray, "_ _"]] | None = None,
     shared_focal: bool = True,
 ) -> TemplateFit:
     """Fit one person to all photos together.
@@ -78,15 +85,24 @@ def fit_template(
     Args:
         observations: At least one photo of the same person.
         template: The head model, with measured landmarks.
+        mattes: Share of each pixel that belongs to the person, [0, 1], of each whole photo; the
+            head's outline is fitted to them. Landmarks alone if None.
         shared_focal: Photos of equal size and unknown focal length come from one camera; False
             gives each photo its own.
 
     Raises:
-        ValueError: There is no observation, or the head cannot lie in front of a camera.
+        ValueError: There is no observation, the head cannot lie in front of a camera, or mattes
+            and photos differ in number or size.
     """
     if not observations:
         raise ValueError("expected at least one observation, got none")
-    return _solve(observations, template, shared_focal, identity=None)
+    if mattes is not None:
+        sizes = [(o.height, o.width) for o in observations]
+        if [matte.shape for matte in mattes] != sizes:
+            raise ValueError(
+                f"expected mattes of the photos' sizes {sizes}, got {[m.shape for m in mattes]}"
+            )
+    return _solve(observations, template, shared_focal, identity=None, mattes=mattes)
 
 
 def refit_pose(
@@ -119,6 +135,7 @@ def _solve(
     template: HeadTemplate,
     shared_focal: bool,
     identity: np.ndarray | None,
+    mattes: Sequence[np.ndarray] | None = None,
 ) -> TemplateFit:
     """Group the photos by camera, solve, and put the result into the agreed form."""
     cameras: list[object] = []
@@ -140,6 +157,9 @@ def _solve(
         identity=identity,
     )
     state = problem.solve()
+    for _ in range(OUTLINE_ROUNDS if mattes is not None else 0):
+        problem.use_outlines(_outlines(problem, state, template, mattes))
+        state = problem.solve(state)
     focals = np.exp(state.log_focals)[camera_of]
     return TemplateFit(
         identity=state.identity.astype(np.float32),
@@ -155,3 +175,29 @@ def _solve(
         ),
         residual_px=problem.residual_px(state),
     )
+
+
+def _outlines(
+    problem: LandmarkProblem,
+    state: FitState,
+    template: HeadTemplate,
+    mattes: Sequence[np.ndarray],
+) -> list[Outline]:
+    """Outlines of the heads of a solution, paired with the mattes' edges."""
+    identity = torch.from_numpy(state.identity).float()
+    chin = template.landmarks(template.vertices(identity))[CHIN_LANDMARK].numpy()
+    found = []
+    for view, matte in enumerate(mattes):
+        focal = np.exp(state.log_focals[problem.camera_of[view]])
+        vertices = template.vertices(identity, torch.from_numpy(state.codes[view]).float())
+        found.append(
+            find_outline(
+                vertices.numpy(),
+                template,
+                intrinsics_matrix(focal, *problem.centers_px[view]),
+                pose_matrix(state.rotations[view], state.translations[view]),
+                matte,
+                chin,
+            )
+        )
+    return found

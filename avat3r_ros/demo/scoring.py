@@ -94,8 +94,8 @@ def true_view(head: SyntheticHead, frame: DemoFrame, identity: Float[Tensor, "k"
 
 
 def track_stills(pictures: Sequence[np.ndarray]) -> list[FaceState]:
-    """Track pictures one by one, without memory of the one before."""
-    with FaceTracker(smoothing=None, running_mode="image") as tracker:
+    """Track pictures one by one, without memory of the one before, on the driver's scale."""
+    with FaceTracker(smoothing=None, running_mode="image", full_range=True) as tracker:
         return [tracker.track(np.ascontiguousarray(picture), 0.0) for picture in pictures]
 
 

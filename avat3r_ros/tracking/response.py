@@ -1,10 +1,13 @@
 """Response calibration: a score of 1 means the full movement, not the largest reading.
 
 MediaPipe's scores stay small for some movements: raised brows often read 0.3, closed lids 0.6. A
-score above rest (neutral.py) is freed of what closed lids add to raised brows, then divided by its
-reach, the reading at the full movement: `code = clip((score - leak * blink) / reach, 0, 1)`.
-Reaches start at typical values and grow with the largest score seen, so that a strong reading is
-never cut off for long.
+score s above rest (neutral.py) is freed of what closed lids add to raised brows, and amplified up
+to 1 at its reach r, the reading at the full movement:
+
+    code = s + (1 - r) (s / r)²        s <= r, else 1
+
+so that jitter at rest is not amplified. Reaches start at typical values and grow with the largest
+score seen: a strong reading is never cut off for long.
 
 All constants were measured on renders of 14 synthetic heads, each unit at 0, 1/3, 2/3 and 1.
 """
@@ -26,7 +29,7 @@ TYPICAL_REACH: dict[str, float] = {
     "eyeWideLeft": 0.35, "eyeWideRight": 0.35,
 }  # fmt: skip
 """Median reading at the full movement; 1 for all other scores. None is below 0.35: a larger gain
-would make the jitter of a resting face visible."""
+would show the landmarker's jitter."""
 
 BLINK_TO_BROW = 0.3
 """Raised outer brows read into closed lids, per unit of eyeBlink: 0 to 0.45 from person to person.
@@ -56,7 +59,9 @@ class ResponseRange:
 
     def stretch(self, scores: Float[np.ndarray, "52"]) -> Float[np.ndarray, "52"]:
         """Scores above rest -> share of the full movement, [0, 1]."""
-        return (free_scores(scores) / self._reach).clip(0.0, 1.0).astype(np.float32)
+        freed = free_scores(scores)
+        share = np.minimum(freed / self._reach, 1.0)
+        return (freed + (1.0 - self._reach) * share**2).clip(0.0, 1.0).astype(np.float32)
 
 
 def free_scores(scores: Float[np.ndarray, "52"]) -> Float[np.ndarray, "52"]:

@@ -51,8 +51,9 @@ class FaceTracker:
         running_mode: "video" follows a face over time and wants stamps that do not go back; "image"
             takes unrelated images.
         template: Head that is posed; the shipped one if None.
-        full_range: Codes are shares of the full movement (response.py); off passes the landmarker's
-            own scores through, above rest where that was calibrated.
+        full_range: Codes are shares of the full movement (response.py); False passes the
+            landmarker's own scores through, above rest where that was calibrated. None: True for
+            smoothed video, where the person's range can be learned.
 
     Raises:
         ValueError: A setting outside its range, or a model file that is not the published one.
@@ -68,7 +69,7 @@ class FaceTracker:
         max_faces: int = 2,
         running_mode: str = "video",
         template: HeadTemplate | None = None,
-        full_range: bool = True,
+        full_range: bool | None = None,
     ) -> None:
         if running_mode not in ("video", "image"):
             raise ValueError(f"expected running_mode 'video' or 'image', got {running_mode!r}")
@@ -79,6 +80,8 @@ class FaceTracker:
         self._code_filter = code_filter(smoothing) if self._smoothing else None
         self._pose_filter = PoseFilter(smoothing) if self._smoothing else None
         self._neutral: np.ndarray | None = None
+        if full_range is None:
+            full_range = self._smoothing is not None
         self._response = ResponseRange() if full_range else None
         self._raw_codes: OrderedDict[float, np.ndarray] = OrderedDict()
         self._timestamp_ms = 0

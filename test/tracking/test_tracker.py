@@ -252,6 +252,12 @@ def scripted(tracker, monkeypatch, face_image):
     return run
 
 
+def amplified(unit, score):
+    """What becomes of a score within the typical reach of its unit."""
+    reach = TYPICAL_REACH[unit]
+    return score + (1 - reach) * (score / reach) ** 2
+
+
 def x_of(state):
     return state.camera_from_head[0, 3]
 
@@ -270,7 +276,7 @@ def test_small_moves_are_smoothed(scripted, seen):
     (target,) = scripted([moved(seen, 8.0, jawOpen=0.5)], [9.0])
     assert x_of(first) < x_of(second) < x_of(target)
     jaw = [state.code[ARKIT_INDEX["jawOpen"]] for state in (first, second, target)]
-    assert jaw[0] < jaw[1] < jaw[2] == pytest.approx(0.5 / TYPICAL_REACH["jawOpen"])
+    assert jaw[0] < jaw[1] < jaw[2] == pytest.approx(amplified("jawOpen", 0.5))
     np.testing.assert_array_equal(second.landmarks_px, target.landmarks_px, "never smoothed")
 
 
@@ -287,7 +293,7 @@ def test_calibration_makes_this_face_the_neutral_one(tracker, scripted, seen):
     tracker.set_neutral(None)
     (state,) = scripted([rest], [2.0])
     smile = state.code[ARKIT_INDEX["mouthSmileLeft"]]
-    assert smile == pytest.approx(0.3 / TYPICAL_REACH["mouthSmileLeft"])
+    assert smile == pytest.approx(amplified("mouthSmileLeft", 0.3))
 
 
 def smiles(scripted, seen, scores, start_s):
@@ -300,18 +306,21 @@ def smiles(scripted, seen, scores, start_s):
 
 
 def test_full_movements_reach_one_and_the_range_adapts(tracker, scripted, seen):
-    reach = TYPICAL_REACH["mouthSmileLeft"]
-    first = smiles(scripted, seen, [reach / 2, 0.9, reach / 2], 0.0)
-    np.testing.assert_allclose(first, [0.5, 1.0, reach / 2 / 0.9], atol=1e-6)
+    before = smiles(scripted, seen, [0.4, 0.75], 0.0)
+    assert before == pytest.approx([amplified("mouthSmileLeft", 0.4), 1.0])
+    after = smiles(scripted, seen, [0.9, 0.75, 0.4], 9.0)
+    assert after[0] == pytest.approx(1.0)
+    assert after[1] < 1.0
+    assert after[2] < before[0]
     tracker.set_neutral(None)
-    assert smiles(scripted, seen, [reach / 2], 9.0) == pytest.approx([0.5]), "forgotten"
+    assert smiles(scripted, seen, [0.4], 20.0) == pytest.approx(before[:1]), "forgotten"
 
 
-def test_scores_pass_through_without_full_range(face_image, seen):
-    with FaceTracker(running_mode="image", full_range=False) as tracker:
+def test_scores_of_stills_pass_through_unless_asked_for(face_image, seen):
+    with FaceTracker(running_mode="image") as tracker:
         state = tracker.track(face_image, 0.0)
     np.testing.assert_allclose(state.code, seen.scores, atol=1e-6)
-    with FaceTracker(running_mode="image") as tracker:
+    with FaceTracker(running_mode="image", full_range=True) as tracker:
         codes = [tracker.track(face_image, 0.0).code for _ in range(2)]
     np.testing.assert_array_equal(*codes, "still images teach nothing")
 
