@@ -14,6 +14,7 @@ EXAMPLES = {
     "build": "avat3r build front.jpg left.jpg right.jpg up.jpg -o me.avat3r\n"
     "  avat3r build --video turn_your_head.mp4 -o me.avat3r\n"
     "  avat3r build *.jpg --position-maps dust3r -o me.avat3r   # weights: docs/priors.md",
+    "compile": "avat3r compile me.avat3r -o fast.avat3r",
     "track": "avat3r track driver.mp4 -o codes.jsonl",
     "render": "avat3r render me.avat3r --codes codes.jsonl --camera orbit -o out.mp4\n"
     "  avat3r render me.avat3r --expression jawOpen=0.6 --camera 20,5,0.6 -o out.png",
@@ -78,6 +79,35 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument("--owner", default="", help="whose face this is, kept in the file")
     build.add_argument("--consent", default="", help="what the owner agreed to, kept in the file")
     build.add_argument("--report", help="also write a picture of the references and 8 directions")
+
+    build.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="make the fast animation too (default: where that takes seconds, without trained "
+        "weights)",
+    )
+
+    compiling = _command(
+        subparsers, "compile", "Make an avatar's fast animation, and measure how true it is."
+    )
+    compiling.add_argument("avatar", help=".avat3r file")
+    compiling.add_argument("-o", "--output", required=True, help="where to write the .avat3r file")
+    compiling.add_argument(
+        "--codes", type=int, default=0, help="codes to evaluate; more: truer and slower"
+    )
+    compiling.add_argument(
+        "--prune-below",
+        type=float,
+        default=0.1,
+        metavar="PIXELS",
+        help="leave out what covers less in every tried picture; 0 keeps all (default: 0.1)",
+    )
+    compiling.add_argument(
+        "--thin",
+        action="store_true",
+        help="keep the fast animation only, for clients that just show the avatar",
+    )
 
     track = _command(subparsers, "track", "Track the face in a video into expression codes.")
     track.add_argument("video", help="video file")

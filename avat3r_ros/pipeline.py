@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from avat3r_ros.animation import compile_avatar, quick
 from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.matting import Matting
@@ -115,6 +116,7 @@ def build_avatar_from_images(
     trained: bool = True,
     network: Avat3r | None = None,
     position_prior: PositionPrior = position_maps,
+    compiled: bool | None = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
@@ -131,6 +133,8 @@ def build_avatar_from_images(
         network: Used instead of a preset, e.g. to compare variants.
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
+        compiled: Also make the compiled animation; None does so where it takes seconds, for an
+            avatar without trained weights.
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
         metadata: Owner, consent and other JSON data to keep in the avatar.
@@ -189,6 +193,13 @@ def build_avatar_from_images(
             **(metadata or {}),
         },
     )
+    if compiled or (compiled is None and not avatar.weights_sha256):
+        avatar = compile_avatar(
+            avatar,
+            quick(),
+            network=network,
+            progress=lambda stage, fraction: step(stage, 0.8 + 0.2 * fraction),
+        )
     step("done", 1.0)
     return BuildResult(avatar=avatar, views=views, fit=fit, faces=list(faces), warnings=warnings)
 

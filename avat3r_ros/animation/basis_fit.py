@@ -11,6 +11,8 @@ Letters: S codes, N Gaussians, M moving, C columns (snapshots.py), G inputs, K c
 block.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +143,33 @@ def fit_blocks(
         groups: Groups that may move.
         tolerance: Of the error, in `TOLERANCES`.
     """
+    with _one_thread():
+        return _fit_blocks(
+            inputs, changes, resting, limits, inverse_area, num_fading, groups, tolerance
+        )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: matrices of 50 rows take 50 times as long where two must meet."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit_blocks(
+    inputs: Tensor,
+    changes: Tensor,
+    resting: Tensor,
+    limits: Tensor,
+    inverse_area: Tensor,
+    num_fading: int,
+    groups: tuple[int, ...],
+    tolerance: float,
+) -> BlockBases:
     counts = _block_sizes(num_fading) + _block_sizes(len(resting) - num_fading)
     ranks = np.zeros((len(counts), 5), np.int32)
     fades = np.zeros(len(counts), np.int32)

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
                 args.dust3r_weights,
                 progress=lambda fraction: progress("mapping positions", 0.6 + 0.15 * fraction),
             ),
+            "compiled": args.compile,
             "progress": progress,
             "metadata": metadata,
         }

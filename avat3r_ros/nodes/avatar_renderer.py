@@ -25,7 +25,7 @@ from jaxtyping import Float
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from std_srvs.srv import SetBool
 
-from avat3r_ros.animation import Animator
+from avat3r_ros.animation import PATHS, Animator
 from avat3r_ros.geometry import FACE_FROM_HEAD, invert_pose
 from avat3r_ros.nodes.conversions import (
     avatar_from_msg,
@@ -70,6 +70,8 @@ class RendererConfig:
         head_motion: "rotation" turns the avatar's head with the operator's; "none" keeps it still.
         background: Red, green and blue in [0, 1].
         viewer_frame: TF frame of the viewer's eyes (optical axes); empty uses viewer_pose.
+        animation_path: "auto" takes the avatar's compiled animation where it has one; "full" always
+            runs the network or the rig, "compiled" refuses avatars without a compiled animation.
         device: "auto", "cpu" or "cuda".
         backend: Rasterizer: "auto", "gsplat" or "cpu".
         num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, for camera,
@@ -81,6 +83,7 @@ class RendererConfig:
     head_motion: str = "rotation"
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     viewer_frame: str = ""
+    animation_path: str = "auto"
     device: str = "auto"
     backend: str = "auto"
     num_threads: int = ranged(0, 0, 256)
@@ -88,6 +91,8 @@ class RendererConfig:
     def __post_init__(self) -> None:
         if self.head_motion not in ("rotation", "none"):
             raise ValueError(f"expected head_motion 'rotation' or 'none', got {self.head_motion!r}")
+        if self.animation_path not in PATHS:
+            raise ValueError(f"expected animation_path of {PATHS}, got {self.animation_path!r}")
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"expected device 'auto', 'cpu' or 'cuda', got {self.device!r}")
         if len(self.background) != 3 or not all(0 <= v <= 1 for v in self.background):
@@ -162,7 +167,7 @@ class AvatarRendererNode(ManagedNode):
 
     def make_animator(self, avatar: Avatar) -> Animator:
         """Create the animator of a new avatar; a test puts its own here."""
-        return Animator(avatar, device=self._device())
+        return Animator(avatar, path=self._config.animation_path, device=self._device())
 
     def _device(self) -> str:
         if self._config.device != "auto":
@@ -282,7 +287,10 @@ class AvatarRendererNode(ManagedNode):
             self.refuse("avatar", error)
             return
         self._avatar_id, self._avatar_sha256 = avatar.avatar_id, msg.sha256
-        self.get_logger().info(f"avatar {avatar.avatar_id[:12]} ({avatar.model}) is loaded")
+        path = self._animator.path
+        self.get_logger().info(
+            f"avatar {avatar.avatar_id[:12]} ({avatar.model}) is loaded, {path} animation"
+        )
 
     def _take_expression(self) -> None:
         item = self._expressions.take()

@@ -1,11 +1,14 @@
 """The `avat3r` command as a user runs it: from photos to pictures; one clear line for mistakes."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from avat3r_ros.animation import Animator, CompileConfig
+from avat3r_ros.avatar_file import load_avatar
 from avat3r_ros.cli import EXAMPLES, main
 from avat3r_ros.code_file import read_codes
 from avat3r_ros.data.operator import SyntheticOperator
@@ -30,7 +33,8 @@ def workplace(tmp_path_factory):
             writer.write(operator.frame(10.0 + 0.1 * frame))
     photos = [str(folder / f"photo{i}.png") for i in range(len(PHOTO_TIMES_S))]
     report = str(folder / "report.png")
-    assert main(["build", *photos, "-o", str(folder / "me.avat3r"), "--report", report]) == 0
+    arguments = [*photos, "-o", str(folder / "me.avat3r"), "--report", report, "--no-compile"]
+    assert main(["build", *arguments]) == 0
     return folder
 
 
@@ -60,6 +64,25 @@ def test_render_shows_a_head_that_opens_its_mouth(workplace):
     rows = np.nonzero(change)[0]
     assert change.sum() > 60
     assert np.median(rows) > 64  # the mouth is in the lower half
+
+
+def test_compile_makes_a_fast_avatar_that_looks_the_same(workplace, capsys, monkeypatch):
+    brief = functools.partial(CompileConfig, num_test_codes=3, num_test_pairs=4)
+    monkeypatch.setattr("avat3r_ros.commands.compile.CompileConfig", brief)
+    plain, fast = workplace / "me.avat3r", workplace / "fast.avat3r"
+    options = ["--codes", "60", "--prune-below", "0", "--thin"]
+    assert main(["compile", str(plain), "-o", str(fast), *options]) == 0
+    said = capsys.readouterr().out
+    assert "against the full path:" in said and "worst pairs:" in said
+    assert Animator(load_avatar(plain)).path == "full"
+    assert Animator(load_avatar(fast)).path == "compiled"
+    pictures = []
+    for avatar in (plain, fast):
+        shot = workplace / f"{avatar.stem}_smile.png"
+        expression = ["--expression", "mouthSmile=0.8,eyeBlink=0.6", "--size", "128"]
+        assert main(["render", str(avatar), *expression, "-o", str(shot)]) == 0
+        pictures.append(np.asarray(Image.open(shot).convert("RGB")).astype(float))
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.3, "grey levels"
 
 
 def test_track_then_render_a_video(workplace):

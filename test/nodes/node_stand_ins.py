@@ -41,7 +41,7 @@ def small_avatar(mark=0.0):
 class FakeAnimator:
     """Two red blobs beside the sellion that turn green with the jaw."""
 
-    code_space = "arkit_52"
+    code_space, path = "arkit_52", "full"
 
     def __init__(self, avatar):
         self.mark = float(avatar.tensors["mark"])

@@ -113,6 +113,12 @@ def test_a_config_that_contradicts_itself_keeps_the_node_unconfigured(graph, ove
     assert node._state_machine.current_state[1] == "unconfigured"
 
 
+def test_an_unknown_animation_path_keeps_the_node_unconfigured(graph, overrides):
+    node = graph.add(AvatarRendererNode(**overrides(animation_path="fast")))
+    assert not node.autostart()
+    assert node._state_machine.current_state[1] == "unconfigured"
+
+
 class _Closable:
     def close(self):
         """The tracker's interface."""
