@@ -70,12 +70,21 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--position-maps",
         default="template",
-        choices=("template", "dust3r"),
-        help="where pixels lie: on the fitted template (default), or as DUSt3R sees them",
+        choices=("template", "dust3r", "depth"),
+        help="where pixels lie: on the fitted template (default), where DUSt3R sees them, or off "
+        "the face where a depth network sees them (docs/priors.md)",
     )
     build.add_argument(
         "--dust3r-weights", help=".pth or .safetensors; the downloaded ones if absent"
     )
+    build.add_argument("--depth-weights", help="folder of a depth network")
+    build.add_argument(
+        "--features",
+        default="none",
+        choices=("none", "sapiens", "sapiens2", "dinov2"),
+        help="feature maps for a network that was trained with them (default: none)",
+    )
+    build.add_argument("--features-weights", help="TorchScript file (sapiens) or folder")
     build.add_argument("--owner", default="", help="whose face this is, kept in the file")
     build.add_argument("--consent", default="", help="what the owner agreed to, kept in the file")
     build.add_argument("--report", help="also write a picture of the references and 8 directions")

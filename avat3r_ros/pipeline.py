@@ -24,8 +24,8 @@ from avat3r_ros.capture.template_fit import (
     refit_pose,
 )
 from avat3r_ros.model import Avat3r, build_avatar, load_network
-from avat3r_ros.priors.choice import PositionPrior
-from avat3r_ros.priors.template import position_maps
+from avat3r_ros.priors.choice import TEMPLATE, PositionPrior
+from avat3r_ros.priors.features import FeatureExtractor
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.types import Avatar, FaceState, HeadCrops, ReferenceViews
@@ -115,7 +115,8 @@ def build_avatar_from_images(
     preset: str = "tiny",
     trained: bool = True,
     network: Avat3r | None = None,
-    position_prior: PositionPrior = position_maps,
+    position_prior: PositionPrior = TEMPLATE,
+    features: FeatureExtractor | None = None,
     compiled: bool | None = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -133,6 +134,7 @@ def build_avatar_from_images(
         network: Used instead of a preset, e.g. to compare variants.
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
+        features: What makes the feature maps of a network that was trained with some.
         compiled: Also make the compiled animation; None does so where it takes seconds, for an
             avatar without trained weights.
         progress: Called with a stage name and the fraction done in [0, 1].
@@ -140,7 +142,8 @@ def build_avatar_from_images(
         metadata: Owner, consent and other JSON data to keep in the avatar.
 
     Raises:
-        BuildError: Too few or too many images, or one that shows no usable face.
+        BuildError: Too few or too many images, one that shows no usable face, or features that
+            do not fit the network.
         BuildCancelledError: `cancelled` returned True.
     """
     names = list(names) if names is not None else [f"photo {i + 1}" for i in range(len(images))]
@@ -149,6 +152,9 @@ def build_avatar_from_images(
             f"expected {MIN_VIEWS} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
             f"right and one from above or below), got {len(images)}"
         )
+    if network is None:
+        network = load_network(preset, trained=trained)
+    _check_features(network, features)
 
     def step(stage: str, fraction: float) -> None:
         if cancelled is not None and cancelled():
@@ -176,20 +182,29 @@ def build_avatar_from_images(
     fit = fit_template(observations, template, mattes=mattes)
 
     step("mapping positions", 0.6)
-    if network is None:
-        network = load_network(preset, trained=trained)
     crops = crop_heads(list(images), mattes, fit, template, network.config.image_size)
     views = harmonize_colors(position_prior(crops, template), template)
+
+    feature_maps = None
+    if features is not None:
+        step("describing the crops", 0.7)
+        feature_maps = features.extract(views.images)
 
     step("building the avatar", 0.75)
     warnings = _warnings(fit, faces, names)
     avatar = build_avatar(
         views,
         network,
+        features=feature_maps,
         metadata={
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "warnings": warnings,
             "view_stamps_s": [face.stamp_s for face in faces],
+            "weights_of_others": [
+                {"name": prior.name, "licence": prior.licence.name}
+                for prior in (position_prior, features)
+                if prior is not None and prior.licence is not None
+            ],
             **(metadata or {}),
         },
     )
@@ -241,6 +256,22 @@ def crop_targets(
     images = [photo.image for photo in photos]
     size = result.views.images.shape[-1]
     return crop_heads(images, cut_out_heads(images, faces), fit, template, size)
+
+
+def _check_features(network: Avat3r, features: FeatureExtractor | None) -> None:
+    """Refuse features the network was not made for, before the work of making them."""
+    name, wanted = network.config.name, network.config.feature_channels
+    if wanted and features is None:
+        raise BuildError(
+            f"the network {name!r} was trained with feature maps of {wanted} channels; choose "
+            "--features and their weights"
+        )
+    if features is not None and features.channels != wanted:
+        raise BuildError(
+            f"{features.name} makes feature maps of {features.channels} channels, but the network "
+            f"{name!r} takes {wanted or 'none'}; "
+            + ("choose others" if wanted else "leave --features out, or choose another network")
+        )
 
 
 def _face_box(face: FaceState) -> tuple[float, float, float, float]:

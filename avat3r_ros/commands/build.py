@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import head_camera, output_path
 from avat3r_ros.pictures import contact_sheet, uint8_image, write_png
 from avat3r_ros.pipeline import BuildResult, build_avatar_from_images, build_avatar_from_photos
-from avat3r_ros.priors.choice import position_prior
+from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.tracking import FaceTracker
 
@@ -27,20 +28,22 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.photos) == bool(args.video):
         raise ValueError("expected either photos or --video, got both or neither")
     metadata = {"owner": args.owner, "consent": args.consent}
+    features = feature_extractor(args.features, args.features_weights)
     with tqdm(total=100, unit="%", bar_format="{desc:<24}{percentage:3.0f}%|{bar}|") as bar:
 
         def progress(stage: str, fraction: float) -> None:
             bar.set_description_str(stage)
             bar.update(round(100 * fraction) - bar.n)
 
+        position = _position_prior(args, progress)
+        for prior in (position, features):
+            if prior is not None and prior.licence is not None:
+                bar.write(f"{prior.name}: licence of its weights is {prior.licence}")
         options = {
             "preset": args.preset,
             "trained": not args.untrained,
-            "position_prior": position_prior(
-                args.position_maps,
-                args.dust3r_weights,
-                progress=lambda fraction: progress("mapping positions", 0.6 + 0.15 * fraction),
-            ),
+            "position_prior": position,
+            "features": features,
             "compiled": args.compile,
             "progress": progress,
             "metadata": metadata,
@@ -60,6 +63,20 @@ def run(args: argparse.Namespace) -> int:
     megabytes = output.stat().st_size / 1e6
     print(f"{output}: {megabytes:.1f} MB, id {avatar.avatar_id[:12]}, {len(result.faces)} views")
     return 0
+
+
+def _position_prior(
+    args: argparse.Namespace, progress: Callable[[str, float], None]
+) -> PositionPrior:
+    weights = {"dust3r": args.dust3r_weights, "depth": args.depth_weights}
+    for name, path in weights.items():
+        if path is not None and name != args.position_maps:
+            raise ValueError(f"--{name}-weights are only used with --position-maps {name}")
+
+    def mapping(fraction: float) -> None:
+        progress("mapping positions", 0.6 + 0.1 * fraction)
+
+    return position_prior(args.position_maps, weights.get(args.position_maps), progress=mapping)
 
 
 def select_from_video(path: str | pathlib.Path, num_views: int):

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from avat3r_ros.priors.dust3r.network import Dust3r
 from avat3r_ros.priors.dust3r.pairs import PairPoints, all_pairs
@@ -57,10 +56,3 @@ def predict_pairs(
         parts = [network.decode(tokens, some, height, width) for some in steps(pairs, 1.0)]
     # Out of inference mode, so that the alignment may compute gradients with them.
     return PairPoints.joined([PairPoints(*(t.clone() for t in vars(p).values())) for p in parts])
-
-
-def resized(images: Float[Tensor, "v c h w"], size: int) -> Float[Tensor, "v c size size"]:
-    """Resize square images, smoothly either way; values stay in [0, 1]."""
-    if images.shape[-1] == size:
-        return images
-    return interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)

@@ -20,11 +20,13 @@ from torch.nn.functional import interpolate
 from avat3r_ros.geometry import fit_similarity, invert_poses
 from avat3r_ros.priors import template as template_prior
 from avat3r_ros.priors.dust3r.alignment import AlignmentConfig, KnownCameras, Scene, align_pairs
-from avat3r_ros.priors.dust3r.inference import predict_pairs, resized
+from avat3r_ros.priors.dust3r.inference import predict_pairs
 from avat3r_ros.priors.dust3r.network import Dust3r
+from avat3r_ros.priors.moved import moved_views
+from avat3r_ros.priors.networks import resized
 from avat3r_ros.priors.view import ReferenceView
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.types import Camera, HeadCrops, ReferenceViews, SurfaceBinding
+from avat3r_ros.types import Camera, HeadCrops, ReferenceViews
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +43,6 @@ DOUBTFUL_RESIDUAL_M = 0.012
 
 OUTLIER_FACTOR = 3.0
 """Landmarks this many times farther off than half of them do not take part in the alignment."""
-
-BINDING_TOLERANCE_M = 0.03
-"""A pixel farther from the fitted head than this does not lie on the triangle drawn there."""
 
 
 def position_maps(
@@ -80,13 +79,13 @@ def position_maps(
     drawn = template_prior.position_maps(crops, template)
     size = network.config.image_size
     factor = size / crops.cameras.width
-    pairs = predict_pairs(network, resized(crops.images, size), progress=progress)
+    pairs = predict_pairs(network, resized(crops.images, size, size), progress=progress)
     intrinsics = crops.cameras.intrinsics.to(network.device)
     scene = align_pairs(
         pairs,
         intrinsics[:, :2, 2] * factor,
         _known_cameras(crops.cameras, factor).to(network.device) if cameras_known else None,
-        masks=resized(crops.masks, size)[:, 0].to(network.device),
+        masks=resized(crops.masks, size, size)[:, 0].to(network.device),
         config=alignment,
     ).to("cpu")
     scene = in_head_frame(scene, crops, template)
@@ -180,19 +179,8 @@ def _reference_views(
         scene.confidence.log()[:, None].clamp(0, 1), (size, size), mode="bilinear", antialias=True
     )
     confidence = trust if all_confident else torch.minimum(trust, drawn.confidence)
-    inside = crops.masks > 0
-    on = drawn.binding.triangle_ids >= 0
-    on &= (positions - drawn.position_maps).norm(dim=1) < BINDING_TOLERANCE_M
     intrinsics = torch.eye(3).repeat(len(positions), 1, 1)
     intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = sampled.focal_px
     intrinsics[:, :2, 2] = sampled.principal_points
-    return replace(
-        drawn,
-        cameras=Camera(intrinsics, invert_poses(scene.world_from_camera), size, size),
-        position_maps=positions * inside,
-        confidence=confidence * inside,
-        binding=SurfaceBinding(
-            torch.where(on, drawn.binding.triangle_ids, -1),
-            drawn.binding.barycentrics * on[..., None],
-        ),
-    )
+    cameras = Camera(intrinsics, invert_poses(scene.world_from_camera), size, size)
+    return moved_views(drawn, cameras, positions, confidence)

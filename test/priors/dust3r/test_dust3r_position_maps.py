@@ -7,7 +7,7 @@ from avat3r_ros.geometry import invert_poses, transform_points
 from avat3r_ros.priors import template as template_prior
 from avat3r_ros.priors.dust3r import position_maps as dust3r_prior
 from avat3r_ros.priors.dust3r.alignment import AlignmentConfig
-from avat3r_ros.priors.dust3r.inference import predict_pairs, resized
+from avat3r_ros.priors.dust3r.inference import predict_pairs
 from avat3r_ros.priors.dust3r.pairs import PairPoints, all_pairs
 
 QUICK = AlignmentConfig(iterations=60, max_grid=16)
@@ -153,12 +153,3 @@ def test_one_image_is_refused(tiny_network):
 def test_a_real_network_with_random_weights_ends_in_a_clear_refusal(crops, template, tiny_network):
     with pytest.raises(ValueError, match="DUSt3R|network saw"):
         dust3r_prior.position_maps(crops, template, tiny_network, alignment=QUICK)
-
-
-def test_resizing_keeps_values_in_range():
-    images = torch.zeros(1, 3, 8, 8)
-    images[..., 4:] = 1
-    larger = resized(images, 32)
-    assert larger.shape[-2:] == (32, 32)
-    assert larger.min() >= 0 and larger.max() <= 1
-    assert resized(images, 8) is images
