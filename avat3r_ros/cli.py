@@ -77,6 +77,13 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument(
         "--dust3r-weights", help=".pth or .safetensors; the downloaded ones if absent"
     )
+    build.add_argument(
+        "--dust3r-cameras",
+        default="fitted",
+        choices=("fitted", "estimated"),
+        help="keep the template fit's cameras (default), or let DUSt3R find cameras and focal "
+        "lengths",
+    )
     build.add_argument("--depth-weights", help="folder of a depth network")
     build.add_argument(
         "--features",

@@ -76,7 +76,12 @@ def _position_prior(
     def mapping(fraction: float) -> None:
         progress("mapping positions", 0.6 + 0.1 * fraction)
 
-    return position_prior(args.position_maps, weights.get(args.position_maps), progress=mapping)
+    return position_prior(
+        args.position_maps,
+        weights.get(args.position_maps),
+        cameras_known=args.dust3r_cameras == "fitted",
+        progress=mapping,
+    )
 
 
 def select_from_video(path: str | pathlib.Path, num_views: int):

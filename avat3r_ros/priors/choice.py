@@ -47,13 +47,18 @@ Progress = Callable[[float], None]
 
 
 def position_prior(
-    name: str, weights: str | Path | None = None, *, progress: Progress | None = None
+    name: str,
+    weights: str | Path | None = None,
+    *,
+    cameras_known: bool = True,
+    progress: Progress | None = None,
 ) -> PositionPrior:
     """Make a position-map back-end ready.
 
     Args:
         name: One of `POSITION_PRIORS`.
         weights: For "dust3r" a file, searched for if None (model_files.py); for "depth" a folder.
+        cameras_known: "dust3r" keeps the template fit's cameras; False lets it find its own.
         progress: Called with the fraction done in [0, 1] by back-ends that take long.
 
     Raises:
@@ -73,7 +78,9 @@ def position_prior(
 
         path = weights if weights is not None else find_model("dust3r")
         network = load_dust3r(path, device=best_device())
-        function = partial(dust3r.position_maps, network=network, progress=progress)
+        function = partial(
+            dust3r.position_maps, network=network, cameras_known=cameras_known, progress=progress
+        )
         return PositionPrior("dust3r", DUST3R, function)
     from avat3r_ros.priors import depth
     from avat3r_ros.priors.depth_models import load_depth

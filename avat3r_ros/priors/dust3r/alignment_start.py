@@ -67,10 +67,11 @@ def start_from_cameras(
     """Begin with known cameras.
 
     A pair's frame is its first image's camera, so only its scale is open: its points of the second
-    image must lie on that image's rays, which is linear in the scale.
+    image must lie on that image's rays, which is linear in the scale. Cameras too near each other
+    cannot tell it; it then comes from another pair with the same first image.
 
     Raises:
-        ValueError: The cameras of a pair are too near each other to tell the scale.
+        ValueError: An image has no pair that can tell its scale.
     """
     num_pairs = len(seen.image) // 2
     first, second = seen.image[:num_pairs], seen.image[num_pairs:]
@@ -88,13 +89,17 @@ def start_from_cameras(
     scales = (weights * a * b).sum((1, 2)) / (weights * a * a).sum((1, 2)).clamp(min=1e-12)
     distance = scales * _weighted_mean(turned.norm(dim=-1), seen.weights[num_pairs:])
     short = (scales <= 0) | (baseline.norm(dim=-1) < MIN_BASELINE * distance)
-    if short.any():
-        i, j = first[short][0].item(), second[short][0].item()
-        raise ValueError(
-            f"images {i + 1} and {j + 1} show the head from nearly the same direction, or what the "
-            "network saw contradicts the known cameras: DUSt3R cannot tell distances; use views "
-            "that differ, or let the cameras be estimated"
-        )
+    own_depth = _weighted_mean(seen.points[:num_pairs, :, 2], seen.weights[:num_pairs])
+    for pair in short.nonzero()[:, 0].tolist():
+        others = ((first == first[pair]) & ~short).nonzero()[:, 0]
+        if not len(others):
+            raise ValueError(
+                f"image {int(first[pair]) + 1} shows the head from nearly the same direction as "
+                "all others, or what the network saw contradicts the known cameras: DUSt3R cannot "
+                "tell how far away it is; use views that differ more, or estimate the cameras "
+                "(--dust3r-cameras estimated)"
+            )
+        scales[pair] = (scales[others] * own_depth[others]).median() / own_depth[pair]
     depth = _depth_of_best_pair(seen, scales)
     return Start(depth, focal_px, pose, scales, rotations[first], centers[first])
 

@@ -1,5 +1,7 @@
 """The alignment finds depths and cameras again that made the pairs, known cameras or not."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -141,9 +143,21 @@ def test_pixels_outside_the_mask_do_not_count(truth):
     assert inside.mean() < 2e-3
 
 
+def test_two_equal_cameras_take_their_scale_from_a_third(truth):
+    pose = truth.world_from_camera.clone()
+    pose[1] = pose[0]
+    depth = truth.depth.clone()
+    depth[1] = depth[0]
+    twins = dataclasses.replace(
+        truth, world_from_camera=pose, depth=depth, principal_points=PRINCIPAL[:1].expand(3, 2)
+    )
+    scene = align_pairs(pairs_of(twins), twins.principal_points, known(twins), config=QUICK)
+    assert error(scene, twins) < 2e-3
+
+
 def test_cameras_that_cannot_tell_the_scale_are_refused(truth):
     same = KnownCameras(truth.focal_px, truth.world_from_camera[:1].expand(3, 4, 4))
-    with pytest.raises(ValueError, match="images 1 and 2 show the head from nearly the same"):
+    with pytest.raises(ValueError, match="image 1 shows the head from nearly the same direction"):
         align_pairs(pairs_of(truth), PRINCIPAL, same, config=QUICK)
 
 
