@@ -23,7 +23,7 @@ EXAMPLES = {
     "export": "avat3r export me.avat3r --format ply -o me.ply",
     "evaluate": "avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores",
     "generate": "avat3r generate --seed 7 --count 16 -o heads.png",
-    "train": "avat3r train --preset tiny -o checkpoints/tiny --steps 20000",
+    "train": "avat3r train --preset tiny -o checkpoints/tiny --people-folder checkpoints/people",
     "demo": "avat3r demo -o out/demo",
     "doctor": "avat3r doctor\n  avat3r doctor --download face_landmarker --accept-licence",
 }
@@ -182,8 +182,18 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "-o", "--output", required=True, help="run folder (config, log, checkpoints)"
     )
-    train.add_argument("--steps", type=int, default=20000)
+    train.add_argument("--steps", type=int, default=6000)
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument(
+        "--people", type=int, default=256, help="different people; 0 never shows anybody twice"
+    )
+    train.add_argument(
+        "--people-folder", metavar="DIR", help="keep people here between runs, 25 MB each"
+    )
+    train.add_argument(
+        "--workers", type=int, default=1, help="processes that make people ahead of time"
+    )
+    train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
 
     demo = _command(subparsers, "demo", "Run the whole chain on a synthetic operator over ROS 2.")

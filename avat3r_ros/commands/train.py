@@ -7,7 +7,15 @@ from avat3r_ros.training.trainer import TrainingConfig, train
 
 def run(args: argparse.Namespace) -> int:
     """Train or resume; the run folder holds config, log and checkpoints."""
-    config = TrainingConfig(preset=args.preset, steps=args.steps, seed=args.seed)
+    config = TrainingConfig(
+        preset=args.preset,
+        steps=args.steps,
+        seed=args.seed,
+        people=args.people,
+        people_folder=args.people_folder,
+        workers=args.workers,
+        tensorboard=args.tensorboard,
+    )
     checkpoint = train(config, args.output, resume=args.resume)
     print(f"{checkpoint}: trained to step {args.steps}")
     return 0

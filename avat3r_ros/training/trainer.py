@@ -91,8 +91,8 @@ class TrainingConfig:
     crowd_size: int = 32
     steps_per_person: int = 256
     workers: int = 1
-    learning_rate: float = 1e-3
-    output_rate: float = 1.0
+    learning_rate: float = 8e-4
+    output_rate: float = 1.5
     warmup_steps: int = 50
     weight_decay: float = 0.02
     clip_norm: float = 1.0
