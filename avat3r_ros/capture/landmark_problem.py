@@ -42,6 +42,7 @@ FOCAL_LOG_SIGMA = 0.35
 
 CODE_SIGMA = {
     "eyeLook": 0.3,
+    "eyeBlink": 0.4,
     "jawOpen": 0.15,
     "cheekPuff": 0.3,
     "noseSneer": 0.25,
@@ -50,7 +51,8 @@ CODE_SIGMA = {
     "": 0.12,
 }
 """How far the fit may move a score away from the tracker's, by prefix of its name. MediaPipe is
-weak at the looser ones; tongueOut it does not see at all. The others stay close to the tracker's,
+weak at the looser ones; tongueOut it does not see at all. Squinting eyes it calls half closed: were
+their irises taken for lids, they would vanish when the eyes open. The others stay close to the tracker's,
 because codes of the references and of the driver must mean the same."""
 
 OUTLINE_SIGMA_M = 0.004

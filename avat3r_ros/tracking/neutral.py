@@ -22,7 +22,7 @@ MAX_SPREAD = 0.25
 MAX_NEUTRAL = 0.7
 """A score above this is an expression, and subtracting it would leave no range."""
 
-TYPICAL_NEUTRAL = arkit_code(browOuterUp=0.06, browDown=0.06)
+TYPICAL_NEUTRAL = arkit_code(browOuterUp=0.06, browDown=0.06, eyeBlink=0.05)
 """Median reading of 14 resting synthetic heads, for the units whose range is small beside it."""
 
 
