@@ -23,6 +23,9 @@ from avat3r_ros.types import Gaussians
 PIXEL_INPUTS = 3 + 3 + 3 + 2
 """Colour, place, normal, opacity, logarithm of size."""
 
+CHUNK = 2048
+"""Pixels decoded together where no gradient is wanted; 64 features of each are half a megabyte."""
+
 _POSITION_SCALE, _SIZE_UNIT_M = 10.0, 0.001
 
 
@@ -125,13 +128,36 @@ class PixelDecoder(nn.Module):
             pixel_features: What `from_pixels` makes of `pixel_inputs`; once per person.
         """
         features = self.from_tokens(self.norm(tokens))
-        between = torch.stack(
-            [
-                nn.functional.embedding_bag(
-                    places.tokens, one, per_sample_weights=places.weights, mode="sum"
-                )
-                for one in features
-            ]
-        )
+        if not torch.is_grad_enabled() and not tokens.is_cuda:
+            return self._decode_in_chunks(features, places, pixel_features)
+        between = torch.stack([_between(one, places, slice(None)) for one in features])
         hidden = nn.functional.gelu(between + pixel_features)
         return torch.cat([head(hidden) for head in self.heads.values()], -1)
+
+    def _decode_in_chunks(
+        self,
+        features: Float[Tensor, "b t f"],
+        places: PixelPlaces,
+        pixel_features: Float[Tensor, "p f"],
+    ) -> Float[Tensor, "b p c"]:
+        """Decode some pixels after the other, so that their features stay in the cache.
+
+        Four times as fast on one core; the sums differ in the last bit.
+        """
+        heads = self.heads.values()
+        weight = torch.cat([head.weight for head in heads]).T.contiguous()
+        bias = torch.cat([head.bias for head in heads])
+        changes = features.new_empty(len(features), len(pixel_features), len(bias))
+        for one, out in zip(features, changes, strict=True):
+            for begin in range(0, len(out), CHUNK):
+                chunk = slice(begin, begin + CHUNK)
+                hidden = _between(one, places, chunk).add_(pixel_features[chunk])
+                torch.addmm(bias, nn.functional.gelu(hidden), weight, out=out[chunk])
+        return changes
+
+
+def _between(features: Float[Tensor, "t f"], places: PixelPlaces, rows: slice) -> Tensor:
+    """Features of tokens at pixels between them."""
+    return nn.functional.embedding_bag(
+        places.tokens[rows], features, per_sample_weights=places.weights[rows], mode="sum"
+    )

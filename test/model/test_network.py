@@ -78,6 +78,17 @@ def test_a_changed_output_layer_changes_every_attribute(config, template, views)
         assert torch.equal(getattr(changed, name)[tail], getattr(of_rig, name)[tail]), name
 
 
+def test_decoding_without_gradients_is_the_same(config, template, views, monkeypatch):
+    """Some pixels after the other, with the heads as one: only the order of sums differs."""
+    monkeypatch.setattr("avat3r_ros.model.pixel_decoder.CHUNK", 100)
+    network = network_of(config, template, perturbed=True)
+    prefix = network.encode(views)
+    with_gradients = network.decode(prefix, CODE)
+    assert with_gradients.means.requires_grad and prefix.base.num_pixels > 200
+    with torch.no_grad():
+        assert_close(network.decode(prefix, CODE), with_gradients)
+
+
 def test_pixels_means_are_those_of_the_whole(config, template, views):
     network = network_of(config, template, perturbed=True)
     with torch.no_grad():
