@@ -10,6 +10,13 @@
 #define AVAT3R_INLINE static inline __attribute__((always_inline))
 #define EACH_PART for (int i = 0; i < kParts; i++)
 
+// Have the compiler hold a pointer in one register: with base and index, every vector operand in
+// memory would cost an operation of its own.
+template <class T>
+AVAT3R_INLINE void keep_in_register(T*& pointer) {
+  __asm__("" : "+r"(pointer));
+}
+
 constexpr int kLanes = 16;
 #if defined(__AVX512F__)
 constexpr int kParts = 1, kPartLanes = 16;
@@ -107,6 +114,7 @@ struct Mask {
 };
 AVAT3R_INLINE Mask operator&(Mask a, Mask b) { return {(__mmask16)(a.bits & b.bits)}; }
 AVAT3R_INLINE bool any(Mask a) { return a.bits != 0; }
+AVAT3R_INLINE uint32_t lane_bits(Mask a) { return a.bits; }  // bit i: lane i
 #define COMPARISON(name, predicate)                                               \
   AVAT3R_INLINE Mask name(Floats a, Floats b) {                                   \
     return {_mm512_cmp_ps_mask((__m512)a.part[0], (__m512)b.part[0], predicate)}; \
@@ -139,6 +147,9 @@ AVAT3R_INLINE Floats square_root(Floats a) {
 AVAT3R_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {  // a * b + c
   return {{(FloatPart)_mm512_fmadd_ps((__m512)a.part[0], (__m512)b.part[0], (__m512)c.part[0])}};
 }
+AVAT3R_INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) {  // a * b - c
+  return {{(FloatPart)_mm512_fmsub_ps((__m512)a.part[0], (__m512)b.part[0], (__m512)c.part[0])}};
+}
 AVAT3R_INLINE Floats negative_multiply_add(Floats a, Floats b, Floats c) {  // c - a * b
   return {{(FloatPart)_mm512_fnmadd_ps((__m512)a.part[0], (__m512)b.part[0], (__m512)c.part[0])}};
 }
@@ -166,6 +177,19 @@ AVAT3R_INLINE bool any(Mask a) {
 #else
   return (united[0] | united[1] | united[2] | united[3]) != 0;
 #endif
+}
+AVAT3R_INLINE uint32_t lane_bits(Mask a) {  // bit i: lane i
+  uint32_t bits = 0;
+  EACH_PART {
+#if defined(__AVX2__)
+    bits |= (uint32_t)_mm256_movemask_ps((__m256)a.part[i]) << (i * kPartLanes);
+#elif defined(__SSE2__)
+    bits |= (uint32_t)_mm_movemask_ps((__m128)a.part[i]) << (i * kPartLanes);
+#else
+    for (int j = 0; j < kPartLanes; j++) bits |= (a.part[i][j] & 1u) << (i * kPartLanes + j);
+#endif
+  }
+  return bits;
 }
 #define COMPARISON(name, op, Vector)                         \
   AVAT3R_INLINE Mask name(Vector a, Vector b) {              \
@@ -235,6 +259,15 @@ AVAT3R_INLINE Floats multiply_add(Floats a, Floats b, Floats c) {  // a * b + c
   return a * b + c;
 #endif
 }
+AVAT3R_INLINE Floats multiply_subtract(Floats a, Floats b, Floats c) {  // a * b - c
+#if defined(__AVX2__)
+  EACH_PART a.part[i] =
+      (FloatPart)_mm256_fmsub_ps((__m256)a.part[i], (__m256)b.part[i], (__m256)c.part[i]);
+  return a;
+#else
+  return a * b - c;
+#endif
+}
 AVAT3R_INLINE Floats negative_multiply_add(Floats a, Floats b, Floats c) {  // c - a * b
 #if defined(__AVX2__)
   EACH_PART a.part[i] =
@@ -259,31 +292,50 @@ AVAT3R_INLINE void store(int32_t* aligned, Mask m) {  // -1 or 0 a lane
 
 #endif
 
-// 2^p, relative error below 3e-7, for p in [-126, 127]; anything outside.
-AVAT3R_INLINE Floats exp2(Floats p) {
+// 2^p of kCount vectors side by side, relative error below 3e-7, for p in [-126, 127]; anything
+// outside. One alone leaves the arithmetic units idle for most of its latency.
+template <int kCount>
+AVAT3R_INLINE void exp2(const Floats (&p)[kCount], Floats (&r)[kCount]) {
 #if defined(__AVX512F__)
   // Fraction and 2^floor(p) are single instructions here; minimax polynomial of 2^f on [0, 1].
-  const Floats f = {{(FloatPart)_mm512_reduce_ps((__m512)p.part[0], 9)}};  // p - floor(p)
-  Floats r = broadcast(0.00187757681f);
-  r = multiply_add(r, f, broadcast(0.00898933969f));
-  r = multiply_add(r, f, broadcast(0.05582631752f));
-  r = multiply_add(r, f, broadcast(0.24015361071f));
-  r = multiply_add(r, f, broadcast(0.69315308332f));
-  r = multiply_add(r, f, broadcast(0.99999994040f));
-  return {{(FloatPart)_mm512_scalef_ps((__m512)r.part[0], (__m512)p.part[0])}};
+  constexpr float kFactors[] = {0.00898933969f, 0.05582631752f, 0.24015361071f, 0.69315308332f,
+                                0.99999994040f};
+  Floats f[kCount];
+  for (int g = 0; g < kCount; g++) {  // p - floor(p)
+    f[g] = {{(FloatPart)_mm512_reduce_ps((__m512)p[g].part[0], 9)}};
+    r[g] = broadcast(0.00187757681f);
+  }
+  for (float factor : kFactors) {
+    for (int g = 0; g < kCount; g++) r[g] = multiply_add(r[g], f[g], broadcast(factor));
+  }
+  for (int g = 0; g < kCount; g++) {
+    r[g] = {{(FloatPart)_mm512_scalef_ps((__m512)r[g].part[0], (__m512)p[g].part[0])}};
+  }
 #else
   // Adding 1.5 * 2^23 leaves round(p) in the low bits of the mantissa; minimax on [-0.5, 0.5].
+  constexpr float kFactors[] = {0.0096755410f, 0.0555071309f, 0.2402211875f, 0.6931469440f,
+                                1.0000001192f};
   const Floats magic = broadcast(12582912.f);
-  const Floats rounded = p + magic;
-  const Floats f = p - (rounded - magic);
-  Floats r = broadcast(0.0013276472f);
-  r = multiply_add(r, f, broadcast(0.0096755410f));
-  r = multiply_add(r, f, broadcast(0.0555071309f));
-  r = multiply_add(r, f, broadcast(0.2402211875f));
-  r = multiply_add(r, f, broadcast(0.6931469440f));
-  r = multiply_add(r, f, broadcast(1.0000001192f));
-  return as_floats(as_ints(r) + shift_left(as_ints(rounded), 23));
+  Floats rounded[kCount], f[kCount];
+  for (int g = 0; g < kCount; g++) {
+    rounded[g] = p[g] + magic;
+    f[g] = p[g] - (rounded[g] - magic);
+    r[g] = broadcast(0.0013276472f);
+  }
+  for (float factor : kFactors) {
+    for (int g = 0; g < kCount; g++) r[g] = multiply_add(r[g], f[g], broadcast(factor));
+  }
+  for (int g = 0; g < kCount; g++) {
+    r[g] = as_floats(as_ints(r[g]) + shift_left(as_ints(rounded[g]), 23));
+  }
 #endif
+}
+
+AVAT3R_INLINE Floats exp2(Floats p) {
+  const Floats one[1] = {p};
+  Floats result[1];
+  exp2(one, result);
+  return result[0];
 }
 
 // log2(x), absolute error below 2e-7 for normal x > 0; minimax polynomial of log2(1 + f) / f.

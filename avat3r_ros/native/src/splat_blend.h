@@ -2,95 +2,29 @@
 #pragma once
 
 constexpr int kBatch = 64;  // splats looked at together: one bit each in the masks below
+// Splats whose alphas are computed side by side: one alone would leave the processor waiting for
+// the latency of its instructions.
+constexpr int kGroup = 3;
 
-// What blending needs of a splat, copied next to each other.
+// What blending needs of a splat, in pixels from the tile's centre. Its alpha is
+//   2^(log2_opacity - (p x + q y - u)^2 - (r y - v)^2).
 struct alignas(16) BatchSplat {
-  float x, y, a, b, c, log2_opacity;
+  float p, q, u, r, v, log2_opacity;
+  float x, y;  // its own place
   float channels[kMaxChannels];
-  uint32_t pair;  // backward only: row of this splat and tile
-  int32_t entry;  // position in the camera's entries
 };
 
 struct Batch {
-  BatchSplat splats[kBatch];
+  BatchSplat splats[kBatch + 1];  // the last has alpha 0 everywhere
   // Bit i of columns[x] & rows[y]: splat i reaches block (x, y) of the tile.
   uint64_t columns[kTileBlocks], rows[kTileBlocks];
   int count;
+
+  Batch() {
+    splats[kBatch] = {};
+    splats[kBatch].log2_opacity = -100.f;
+  }
 };
-
-// Bit i set where low[i] <= value <= high[i].
-AVAT3R_INLINE uint64_t range_mask(const int8_t* low, const int8_t* high, int value) {
-  uint64_t mask = 0;
-#if defined(__SSE2__)
-  const __m128i v = _mm_set1_epi8((char)value);
-  for (int i = 0; i < kBatch; i += 16) {
-    const __m128i l = _mm_load_si128((const __m128i*)(low + i));
-    const __m128i h = _mm_load_si128((const __m128i*)(high + i));
-    const __m128i outside = _mm_or_si128(_mm_cmpgt_epi8(l, v), _mm_cmpgt_epi8(v, h));
-    mask |= (uint64_t)(uint16_t)~_mm_movemask_epi8(outside) << i;
-  }
-#else
-  for (int i = 0; i < kBatch; i++) {
-    mask |= (uint64_t)(low[i] <= value && value <= high[i]) << i;
-  }
-#endif
-  return mask;
-}
-
-// Gather entries [begin, end) of tile (tile_x, tile_y).
-template <bool kBackward>
-static void load_batch(Batch& batch, const CameraLists& lists, int64_t begin, int64_t end,
-                       int tile_x, int tile_y) {
-  alignas(64) int8_t x0[kBatch], x1[kBatch], y0[kBatch], y1[kBatch];
-  const int count = (int)(end - begin);
-  const int block_x = tile_x * kTileBlocks, block_y = tile_y * kTileBlocks;
-  for (int i = 0; i < count; i++) {
-    const uint32_t index = (uint32_t)lists.entries[begin + i];
-    const Splat& splat = lists.splats[index];
-    BatchSplat& copy = batch.splats[i];
-    memcpy(&copy.x, &splat.x, 6 * sizeof(float));
-    memcpy(copy.channels, splat.channels, sizeof copy.channels);
-    copy.entry = (int32_t)(begin + i);
-    if (kBackward) {
-      // The splat's rows follow its tile box, row by row.
-      const int box_x = splat.block_x0 / kTileBlocks, box_y = splat.block_y0 / kTileBlocks;
-      const int box_width = splat.block_x1 / kTileBlocks - box_x + 1;
-      copy.pair = (uint32_t)(lists.chunk_first_pair[index / kGaussianChunk] + splat.first_pair) +
-                  (uint32_t)((tile_y - box_y) * box_width + (tile_x - box_x));
-      __builtin_prefetch(lists.pair_rows + (size_t)copy.pair * kPairRow, 1);
-    }
-    const int left = splat.block_x0 - block_x, right = splat.block_x1 - block_x;
-    const int top = splat.block_y0 - block_y, bottom = splat.block_y1 - block_y;
-    x0[i] = (int8_t)(left < 0 ? 0 : left);
-    x1[i] = (int8_t)(right > kTileBlocks - 1 ? kTileBlocks - 1 : right);
-    y0[i] = (int8_t)(top < 0 ? 0 : top);
-    y1[i] = (int8_t)(bottom > kTileBlocks - 1 ? kTileBlocks - 1 : bottom);
-  }
-  for (int i = count; i < kBatch; i++) x0[i] = y0[i] = 127, x1[i] = y1[i] = -1;
-  for (int k = 0; k < kTileBlocks; k++) {
-    batch.columns[k] = range_mask(x0, x1, k);
-    batch.rows[k] = range_mask(y0, y1, k);
-  }
-  batch.count = count;
-}
-
-static void prefetch_splats(const CameraLists& lists, int64_t begin, int64_t end) {
-  for (int64_t i = begin; i < end; i++) {
-    __builtin_prefetch(&lists.splats[(uint32_t)lists.entries[i]]);
-  }
-}
-
-alignas(64) static const float kLaneX[kLanes] = {0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f,
-                                                 0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f};
-alignas(64) static const float kLaneY[kLanes] = {0.5f, 0.5f, 0.5f, 0.5f, 1.5f, 1.5f, 1.5f, 1.5f,
-                                                 2.5f, 2.5f, 2.5f, 2.5f, 3.5f, 3.5f, 3.5f, 3.5f};
-
-// log2 of a splat's alpha at the lanes' pixels, before the clamp.
-AVAT3R_INLINE Floats log2_alpha(const BatchSplat& splat, Floats dx, Floats dy) {
-  const Floats along_x = multiply_add(broadcast(splat.a), dx, broadcast(splat.b) * dy);
-  const Floats sum = multiply_add(dx, along_x, broadcast(splat.log2_opacity));
-  return multiply_add(dy, broadcast(splat.c) * dy, sum);
-}
 
 struct Tile {
   int x, y;           // tile coordinates
@@ -108,12 +42,121 @@ AVAT3R_INLINE Tile tile_of(const Avat3rSplatScene& scene, int index) {
   return t;
 }
 
+// Index of the lowest bit; kBatch if there is none.
+AVAT3R_INLINE int first_bit(uint64_t bits) {
+#if defined(__BMI__)
+  return (int)_tzcnt_u64(bits);
+#else
+  return bits ? __builtin_ctzll(bits) : kBatch;
+#endif
+}
+
+// Bit i set where [low[i], high[i]] and the pixel centres of a block's column or row overlap.
+AVAT3R_INLINE uint64_t reaching_block(const float* low, const float* high, int block) {
+  const Floats first = broadcast(block * kBlockSize - kTileSize / 2 + 0.5f);
+  const Floats last = first + (kBlockSize - 1.f);
+  uint64_t bits = 0;
+  for (int i = 0; i < kBatch; i += kLanes) {
+    const Mask overlap = at_least(last, load(low + i)) & at_least(load(high + i), first);
+    bits |= (uint64_t)lane_bits(overlap) << i;
+  }
+  return bits;
+}
+
+// Copy entries [begin, end) of a tile.
+template <int kColors, bool kDepth>
+static void load_batch(Batch& batch, const Avat3rSplatScene& scene, const CameraLists& lists,
+                       const Tile& tile, int64_t begin, int64_t end) {
+  alignas(64) float left[kBatch], right[kBatch], top[kBatch], bottom[kBatch];
+  const Entry* entries = lists.entries + begin;
+  const Splat* splats = lists.splats;
+  const float* colors = scene.colors;
+  const float centre_x = tile.left + 0.5f * kTileSize, centre_y = tile.top + 0.5f * kTileSize;
+  const int count = (int)(end - begin);
+  for (int i = 0; i < count; i++) {
+    const size_t index = splat_of(entries[i]);
+    const Splat& splat = splats[index];
+    BatchSplat& copy = batch.splats[i];
+    const float x = splat.x - centre_x, y = splat.y - centre_y;
+    copy.p = splat.p, copy.q = splat.q, copy.u = splat.p * x + splat.q * y;
+    copy.r = splat.r, copy.v = splat.r * y;
+    copy.log2_opacity = splat.log2_opacity;
+    copy.x = x, copy.y = y;
+    for (int k = 0; k < kColors; k++) copy.channels[k] = colors[index * kColors + k];
+    if (kDepth) {
+      const uint32_t depth = depth_bits_of(entries[i]);
+      memcpy(&copy.channels[kColors], &depth, sizeof depth);
+    }
+    left[i] = x - splat.reach_x, right[i] = x + splat.reach_x;
+    top[i] = y - splat.reach_y, bottom[i] = y + splat.reach_y;
+  }
+  batch.count = count;
+  const uint64_t present = ~0ull >> (kBatch - count);  // beyond, the arrays hold anything
+  for (int k = 0; k < kTileBlocks; k++) {
+    batch.columns[k] = reaching_block(left, right, k) & present;
+    batch.rows[k] = reaching_block(top, bottom, k) & present;
+  }
+}
+
+template <int kChannels>
+AVAT3R_INLINE void load_batch(Batch& batch, const Avat3rSplatScene& scene, const CameraLists& lists,
+                              const Tile& tile, int64_t begin, int64_t end) {
+  if (scene.with_depth) {
+    load_batch<kChannels - 1, true>(batch, scene, lists, tile, begin, end);
+  } else {
+    load_batch<kChannels < kMaxChannels ? kChannels : 0, false>(batch, scene, lists, tile, begin,
+                                                                end);
+  }
+}
+
+static void prefetch_splats(const Avat3rSplatScene& scene, const CameraLists& lists, int64_t begin,
+                            int64_t end) {
+  for (int64_t i = begin; i < end; i++) {
+    const size_t index = splat_of(lists.entries[i]);
+    __builtin_prefetch(&lists.splats[index]);
+    __builtin_prefetch(scene.colors + index * scene.num_colors);
+  }
+}
+
+alignas(64) static const float kLaneX[kLanes] = {0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f,
+                                                 0.5f, 1.5f, 2.5f, 3.5f, 0.5f, 1.5f, 2.5f, 3.5f};
+alignas(64) static const float kLaneY[kLanes] = {0.5f, 0.5f, 0.5f, 0.5f, 1.5f, 1.5f, 1.5f, 1.5f,
+                                                 2.5f, 2.5f, 2.5f, 2.5f, 3.5f, 3.5f, 3.5f, 3.5f};
+
+// Pixel centres of a block's column or row, from the tile's centre.
+AVAT3R_INLINE Floats block_pixels(const float* lanes, int index) {
+  return load(lanes) + (float)(index * kBlockSize - kTileSize / 2);
+}
+
+// log2 of the splats' alphas at the lanes' pixels, before the clamp.
+template <int kCount>
+AVAT3R_INLINE void log2_alpha(const BatchSplat* const (&splats)[kCount], Floats px, Floats py,
+                              Floats (&power)[kCount]) {
+  Floats u[kCount], v[kCount];
+  for (int g = 0; g < kCount; g++) {
+    u[g] = multiply_subtract(py, broadcast(splats[g]->q), broadcast(splats[g]->u));
+    v[g] = multiply_subtract(py, broadcast(splats[g]->r), broadcast(splats[g]->v));
+  }
+  for (int g = 0; g < kCount; g++) u[g] = multiply_add(px, broadcast(splats[g]->p), u[g]);
+  for (int g = 0; g < kCount; g++) {
+    power[g] = negative_multiply_add(v[g], v[g], broadcast(splats[g]->log2_opacity));
+  }
+  for (int g = 0; g < kCount; g++) power[g] = negative_multiply_add(u[g], u[g], power[g]);
+}
+
 // Planes of one tile, as they leave the blender.
 template <int kChannels>
 struct TileImage {
   alignas(64) float channels[kChannels + 1][kTileSize][kTileSize];  // the last is the transmittance
   alignas(64) int32_t last_entry[kTileSize][kTileSize];
+  alignas(64) int32_t bytes[kTileSize][kTileSize];  // three in each number, the first lowest
 };
+
+// Values as bytes, rounded; below 0, above 1 and NaN give 0, 255 and 0.
+AVAT3R_INLINE Ints to_bytes(Floats values) {
+  const Floats clamped = smaller(larger(values, broadcast(0.f)), broadcast(1.f));
+  return to_ints(clamped * 255.f + 0.5f);
+}
 
 // Copy a block's 16 lanes to its place in a plane.
 template <class T, class Lanes>
@@ -146,20 +189,10 @@ static void write_tile(const BlendTask& task, const Tile& tile, const TileImage<
       }
     }
     if (images.bytes && kChannels >= 3) {
-      uint8_t bytes[3][kTileSize];
-      for (int k = 0; k < 3; k++) {
-        const float* values = image.channels[kChannels >= 3 ? k : 0][y];
-        uint8_t* plane = bytes[options.bgr ? 2 - k : k];
-        for (int x = 0; x < kTileSize; x++) {
-          const float positive = values[x] > 0.f ? values[x] : 0.f;  // NaN gives 0
-          const float clamped = positive < 1.f ? positive : 1.f;
-          plane[x] = (uint8_t)(int32_t)(clamped * 255.f + 0.5f);
-        }
-      }
-      uint8_t* out = images.bytes + pixel * 3;
-      for (int x = 0; x < tile.columns; x++) {
-        out[3 * x] = bytes[0][x], out[3 * x + 1] = bytes[1][x], out[3 * x + 2] = bytes[2][x];
-      }
+      // Each pixel is written with one byte too many, which the next one overwrites.
+      uint8_t bytes[3 * kTileSize + 1];
+      for (int x = 0; x < kTileSize; x++) memcpy(bytes + 3 * x, &image.bytes[y][x], 4);
+      memcpy(images.bytes + pixel * 3, bytes, 3 * tile.columns);
     }
     if (kKeep) {
       memcpy(task.lists->transmittance + local, image.channels[kChannels][y],
@@ -171,7 +204,7 @@ static void write_tile(const BlendTask& task, const Tile& tile, const TileImage<
 
 template <int kChannels, bool kKeep>
 static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions& options,
-                                const Avat3rSplatImages& images, uint64_t* sort_scratch) {
+                                const Avat3rSplatImages& images, Entry* sort_scratch) {
   const Avat3rSplatScene& scene = *task.scene;
   const CameraLists& lists = *task.lists;
   const Tile tile = tile_of(scene, task.tile);
@@ -198,33 +231,44 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
   Batch batch;
   for (int64_t first = begin; first < end && active; first += kBatch) {
     const int64_t next = first + kBatch < end ? first + kBatch : end;
-    prefetch_splats(lists, next, next + kBatch < end ? next + kBatch : end);
-    load_batch<false>(batch, lists, first, next, tile.x, tile.y);
+    prefetch_splats(scene, lists, next, next + kBatch < end ? next + kBatch : end);
+    load_batch<kChannels>(batch, scene, lists, tile, first, next);
     for (uint32_t blocks = active; blocks; blocks &= blocks - 1) {
       const int block = __builtin_ctz(blocks);
       const int column = block % kTileBlocks, row = block / kTileBlocks;
       uint64_t reaching = batch.columns[column] & batch.rows[row];
       if (!reaching) continue;
-      const Floats px = load(kLaneX) + (float)(tile.left + column * kBlockSize);
-      const Floats py = load(kLaneY) + (float)(tile.top + row * kBlockSize);
+      const Floats px = block_pixels(kLaneX, column), py = block_pixels(kLaneY, row);
       Floats product = running[block], taken = transmittance[block], sums[kChannels];
       for (int k = 0; k < kChannels; k++) sums[k] = color[block][k];
       Ints last = last_entry[block];
       do {
-        const BatchSplat& splat = batch.splats[__builtin_ctzll(reaching)];
-        reaching &= reaching - 1;
-        const Floats power = log2_alpha(splat, px - splat.x, py - splat.y);
-        const Mask hit = at_least(power, min_log2);
-        const Floats alpha = zero_unless(hit, smaller(exp2(power), max_alpha));
-        const Floats before = product;
-        product = negative_multiply_add(before, alpha, before);
-        const Mask open = above(product, limit);
-        const Floats weight = zero_unless(open, before * alpha);
-        for (int k = 0; k < kChannels; k++) {
-          sums[k] = multiply_add(weight, broadcast(splat.channels[k]), sums[k]);
+        const BatchSplat* splats[kGroup];
+        for (int g = 0; g < kGroup; g++) {
+          splats[g] = &batch.splats[first_bit(reaching)];
+          keep_in_register(splats[g]);
+          reaching &= reaching - 1;
         }
-        taken = select(open, product, taken);
-        if (kKeep) last = select(open & hit, broadcast_int(splat.entry), last);
+        Floats power[kGroup], alpha[kGroup];
+        log2_alpha(splats, px, py, power);
+        exp2(power, alpha);
+        Mask open;
+        for (int g = 0; g < kGroup; g++) {
+          const Mask hit = at_least(power[g], min_log2);
+          const Floats shade = zero_unless(hit, smaller(alpha[g], max_alpha));
+          const Floats before = product;
+          product = negative_multiply_add(before, shade, before);
+          open = above(product, limit);
+          const Floats weight = zero_unless(open, before * shade);
+          for (int k = 0; k < kChannels; k++) {
+            sums[k] = multiply_add(weight, broadcast(splats[g]->channels[k]), sums[k]);
+          }
+          taken = select(open, product, taken);
+          if (kKeep) {
+            const int32_t entry = (int32_t)first + (int32_t)(splats[g] - batch.splats);
+            last = select(open & hit, broadcast_int(entry), last);
+          }
+        }
         if (__builtin_expect(!any(open), 0)) {
           active &= ~(1u << block);
           break;
@@ -238,24 +282,30 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
 
   TileImage<kChannels> image;
   for (int block = 0; block < kNumBlocks; block++) {
+    Floats values[kChannels];
     for (int k = 0; k < kChannels; k++) {
-      Floats value = color[block][k];
+      values[k] = color[block][k];
       if (scene.backgrounds && k < scene.num_colors) {
         const float background = scene.backgrounds[task.camera * scene.num_colors + k];
-        value = multiply_add(transmittance[block], broadcast(background), value);
+        values[k] = multiply_add(transmittance[block], broadcast(background), values[k]);
       }
-      write_block(image.channels[k], block, value);
+      if (images.channels) write_block(image.channels[k], block, values[k]);
     }
-    write_block(image.channels[kChannels], block, transmittance[block]);
+    if (images.bytes && kChannels >= 3) {
+      const Ints first = to_bytes(values[options.bgr ? 2 : 0]);
+      const Ints second = to_bytes(values[1]), third = to_bytes(values[options.bgr ? 0 : 2]);
+      write_block(image.bytes, block, first | shift_left(second, 8) | shift_left(third, 16));
+    }
+    if (images.alphas || kKeep) write_block(image.channels[kChannels], block, transmittance[block]);
     if (kKeep) write_block(image.last_entry, block, last_entry[block]);
   }
   write_tile<kChannels, kKeep>(task, tile, image, options, images);
 }
 
 static void blend_tile(const BlendTask& task, const Avat3rSplatOptions& options,
-                       const Avat3rSplatImages& images, uint64_t* sort_scratch) {
+                       const Avat3rSplatImages& images, Entry* sort_scratch) {
   using Blend =
-      void (*)(const BlendTask&, const Avat3rSplatOptions&, const Avat3rSplatImages&, uint64_t*);
+      void (*)(const BlendTask&, const Avat3rSplatOptions&, const Avat3rSplatImages&, Entry*);
   static constexpr Blend kBlends[kMaxChannels][2] = {
       {blend_tile_channels<1, false>, blend_tile_channels<1, true>},
       {blend_tile_channels<2, false>, blend_tile_channels<2, true>},

@@ -49,12 +49,26 @@ static void load_block_gradient(BlockGradient<kChannels>& out, const BlendTask& 
   out.last_entry = load(last_entry);
 }
 
+// Rows of entries [begin, end): those of a splat follow its tile box, row by row.
+static void find_pairs(uint32_t* pairs, const CameraLists& lists, const Tile& tile, int64_t begin,
+                       int64_t end) {
+  for (int64_t i = begin; i < end; i++) {
+    const uint32_t index = splat_of(lists.entries[i]);
+    const TileBox box = lists.boxes[index];
+    const uint32_t pair = lists.first_pair[index] +
+                          (uint32_t)((tile.y - box.y0) * (box.x1 - box.x0 + 1) + tile.x - box.x0);
+    __builtin_prefetch(lists.pair_rows + (size_t)pair * kPairRow, 1);
+    pairs[i - begin] = pair;
+  }
+}
+
 template <int kChannels>
 static void blend_tile_backward_channels(const BlendTask& task,
                                          const Avat3rSplatGradients& gradients) {
   constexpr int kSums = kPairMoments + kChannels;
   const CameraLists& lists = *task.lists;
-  const Tile tile = tile_of(*task.scene, task.tile);
+  const Avat3rSplatScene& scene = *task.scene;
+  const Tile tile = tile_of(scene, task.tile);
   BlockGradient<kChannels> blocks[kNumBlocks];
   int32_t highest = -1;
   for (int block = 0; block < kNumBlocks; block++) {
@@ -68,12 +82,14 @@ static void blend_tile_backward_channels(const BlendTask& task,
   const Floats min_log2 = broadcast(kLog2MinAlpha), max_alpha = broadcast(kMaxAlpha);
   const int64_t begin = lists.tile_begin[task.tile];
   Batch batch;
+  uint32_t pairs[kBatch];
   Floats sums[kBatch][kSums];  // one lane a pixel position, added up over the blocks
   for (int64_t b = (highest - begin) / kBatch; b >= 0; b--) {
     const int64_t first = begin + b * kBatch;
     const int64_t next = first + kBatch < highest + 1 ? first + kBatch : highest + 1;
-    prefetch_splats(lists, first - kBatch < begin ? begin : first - kBatch, first);
-    load_batch<true>(batch, lists, first, next, tile.x, tile.y);
+    prefetch_splats(scene, lists, first - kBatch < begin ? begin : first - kBatch, first);
+    load_batch<kChannels>(batch, scene, lists, tile, first, next);
+    find_pairs(pairs, lists, tile, first, next);
     memset((void*)sums, 0, sizeof sums[0] * batch.count);
     uint64_t touched = 0;
     for (int index = 0; index < kNumBlocks; index++) {
@@ -84,17 +100,18 @@ static void blend_tile_backward_channels(const BlendTask& task,
       const int64_t taken = block.highest_entry + 1 - first;
       if (taken < kBatch) reaching &= (1ull << taken) - 1;
       if (!reaching) continue;
-      const Floats px = load(kLaneX) + (float)(tile.left + column * kBlockSize);
-      const Floats py = load(kLaneY) + (float)(tile.top + row * kBlockSize);
+      const Floats px = block_pixels(kLaneX, column), py = block_pixels(kLaneY, row);
       Floats transmittance = block.transmittance, behind = block.behind;
       do {
         const int i = 63 - __builtin_clzll(reaching);
         reaching &= ~(1ull << i);
         const BatchSplat& splat = batch.splats[i];
-        const Floats dx = px - splat.x, dy = py - splat.y;
-        const Floats power = log2_alpha(splat, dx, dy);
-        const Mask hit =
-            at_least(power, min_log2) & at_least(block.last_entry, broadcast_int(splat.entry));
+        const BatchSplat* const one[1] = {&splat};
+        Floats powers[1];
+        log2_alpha(one, px, py, powers);
+        const Floats power = powers[0], dx = px - splat.x, dy = py - splat.y;
+        const Mask hit = at_least(power, min_log2) &
+                         at_least(block.last_entry, broadcast_int((int32_t)first + i));
         if (!any(hit)) continue;
         touched |= 1ull << i;
         const Floats unclamped = exp2(larger(power, broadcast(-120.f)));
@@ -124,7 +141,7 @@ static void blend_tile_backward_channels(const BlendTask& task,
     }
     for (; touched; touched &= touched - 1) {
       const int i = __builtin_ctzll(touched);
-      float* row = lists.pair_rows + (size_t)batch.splats[i].pair * kPairRow;
+      float* row = lists.pair_rows + (size_t)pairs[i] * kPairRow;
       for (int k = 0; k < kSums; k++) row[k] = sum(sums[i][k]);
       row[kPairUsed] = 1.f;
     }

@@ -49,11 +49,11 @@ double now_ms() {
 
 struct CameraBuffers {
   Buffer<Splat> splats;
-  Buffer<uint32_t> depth_keys, chunk_pairs, tile_counts;
-  Buffer<TileBox> tile_boxes;
-  Buffer<int64_t> chunk_visible, tile_begin;
-  Buffer<uint64_t> entries, chunk_first_pair;
-  Buffer<float> transmittance, pair_rows;
+  Buffer<TileBox> boxes;
+  Buffer<Entry> entries;
+  Buffer<uint32_t> tile_counts, first_pair;
+  Buffer<int64_t> tile_begin;
+  Buffer<float> depths, transmittance, pair_rows;
   Buffer<int32_t> last_entry;
 };
 
@@ -91,6 +91,26 @@ bool is_valid(const Avat3rSplatScene* scene, const Avat3rSplatOptions* options) 
          options->instruction_set < (int)available_kernels().size();
 }
 
+// Append the splats to the lists of the tiles in rows [row_begin, row_end); `next` is where each
+// list goes on.
+void fill_rows(const CameraLists& l, int64_t num_splats, int columns, int row_begin, int row_end,
+               uint32_t* next) {
+  const TileBox* boxes = l.boxes;
+  const float* depths = l.depths;
+  Entry* entries = l.entries;
+  for (int64_t i = 0; i < num_splats; i++) {
+    const TileBox box = boxes[i];
+    if (!box.visible()) continue;
+    uint32_t depth;
+    memcpy(&depth, &depths[i], sizeof depth);
+    const Entry entry = (Entry)depth << 32 | (Entry)i;
+    const int y_end = std::min(box.y1 + 1, row_end);
+    for (int y = std::max<int>(box.y0, row_begin); y < y_end; y++) {
+      for (int x = box.x0; x <= box.x1; x++) entries[next[y * columns + x]++] = entry;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace avat3r
 
@@ -99,25 +119,26 @@ using namespace avat3r;
 struct Avat3rSplatWorkspace {
   std::vector<std::unique_ptr<CameraBuffers>> buffers;
   std::vector<CameraLists> lists;
-  std::vector<int> chunk_worker;  // which thread projected, and therefore bins, a chunk
-  Buffer<uint64_t> sort_scratch;
-  int64_t num_chunks = 0;
+  Buffer<Entry> sort_scratch;
+  int64_t num_gaussians = 0, num_chunks = 0;
   bool kept = false;  // the lists serve a backward pass
   const SplatKernels* kernels = nullptr;
 
   void prepare(const Avat3rSplatScene& scene, const TileGrid& grid, int num_threads, bool keep);
-  int64_t project(const Avat3rSplatScene& scene, const TileGrid& grid, int num_threads);
-  int64_t bin(int camera, const TileGrid& grid, int num_threads);
+  ProjectCounts project(const Avat3rSplatScene& scene, const TileGrid& grid, int num_threads);
+  int64_t count_pairs(int camera, const TileGrid& grid, int num_threads);
+  void bin(int camera, const TileGrid& grid, int num_threads);
   void blend(const Avat3rSplatScene& scene, const TileGrid& grid, const Avat3rSplatOptions& options,
              const Avat3rSplatImages& images, int num_threads);
+  uint32_t number_pairs(int camera, int num_threads);
   void backward(const Avat3rSplatScene& scene, const TileGrid& grid, int num_threads,
                 const Avat3rSplatGradients& gradients);
 };
 
 void Avat3rSplatWorkspace::prepare(const Avat3rSplatScene& scene, const TileGrid& grid,
                                    int num_threads, bool keep) {
+  num_gaussians = scene.num_gaussians;
   num_chunks = (scene.num_gaussians + kGaussianChunk - 1) / kGaussianChunk;
-  chunk_worker.assign(num_chunks, 0);
   while ((int)buffers.size() < scene.num_cameras)
     buffers.push_back(std::make_unique<CameraBuffers>());
   lists.resize(scene.num_cameras);
@@ -126,12 +147,10 @@ void Avat3rSplatWorkspace::prepare(const Avat3rSplatScene& scene, const TileGrid
     CameraBuffers& b = *buffers[c];
     CameraLists& l = lists[c];
     l.camera = camera_model(scene, c);
-    l.splats = b.splats.reserve(n);
-    l.depth_keys = b.depth_keys.reserve(n);
-    l.tile_boxes = b.tile_boxes.reserve(n);
-    l.chunk_visible = b.chunk_visible.reserve(num_chunks);
-    l.chunk_pairs = b.chunk_pairs.reserve(num_chunks);
-    l.chunk_first_pair = b.chunk_first_pair.reserve(num_chunks);
+    // The last 16 lanes are written whole.
+    l.splats = b.splats.reserve(n + 16);
+    l.depths = b.depths.reserve(n + 16);
+    l.boxes = b.boxes.reserve(n);
     l.tile_begin = b.tile_begin.reserve(grid.count() + 1);
     l.transmittance = keep ? b.transmittance.reserve(pixels) : nullptr;
     l.last_entry = keep ? b.last_entry.reserve(pixels) : nullptr;
@@ -140,9 +159,9 @@ void Avat3rSplatWorkspace::prepare(const Avat3rSplatScene& scene, const TileGrid
   }
 }
 
-int64_t Avat3rSplatWorkspace::project(const Avat3rSplatScene& scene, const TileGrid& grid,
-                                      int num_threads) {
-  std::vector<int64_t> invalid(num_chunks, 0);
+ProjectCounts Avat3rSplatWorkspace::project(const Avat3rSplatScene& scene, const TileGrid& grid,
+                                            int num_threads) {
+  std::vector<ProjectCounts> chunks(num_chunks);
   std::vector<uint32_t*> counts((size_t)num_threads * scene.num_cameras);
   for (int worker = 0; worker < num_threads; worker++) {
     for (int c = 0; c < scene.num_cameras; c++) {
@@ -153,65 +172,58 @@ int64_t Avat3rSplatWorkspace::project(const Avat3rSplatScene& scene, const TileG
   ThreadPool::instance().run((int)num_chunks, num_threads, [&](int chunk, int worker) {
     const int64_t begin = chunk * kGaussianChunk;
     const int64_t end = std::min(scene.num_gaussians, begin + kGaussianChunk);
-    invalid[chunk] =
+    chunks[chunk] =
         kernels->project(scene, lists.data(), begin, end, &counts[worker * scene.num_cameras]);
-    chunk_worker[chunk] = worker;
   });
-  int64_t total = 0;
-  for (int64_t count : invalid) total += count;
+  ProjectCounts total = {};
+  for (const ProjectCounts& counts : chunks) {
+    total.visible += counts.visible, total.invalid += counts.invalid;
+  }
   return total;
 }
 
-// Counting sort of the splats by tile. Inside a tile the blender sorts; returns the number of
-// pairs.
-int64_t Avat3rSplatWorkspace::bin(int camera, const TileGrid& grid, int num_threads) {
-  CameraBuffers& b = *buffers[camera];
-  CameraLists& l = lists[camera];
-  const int columns = grid.columns, pitch = columns + 1;
-  // Integrate the difference arrays in both directions; rows close up from pitch to columns.
-  for (int worker = 0; worker < num_threads; worker++) {
-    uint32_t* counts = b.tile_counts.data() + worker * grid.difference_size();
-    for (int y = 0; y < grid.rows; y++) {
-      uint32_t* row = counts + y * pitch;
-      uint32_t sum = 0;
-      for (int x = 0; x < columns; x++) {
-        sum += row[x];
-        row[x] = sum + (y > 0 ? row[x - pitch] : 0);
-      }
-    }
-    for (int y = 1; y < grid.rows; y++) {
-      memmove(counts + y * columns, counts + y * pitch, columns * sizeof(uint32_t));
-    }
+// Turn what the projection counted into the beginnings of the tiles' lists.
+int64_t Avat3rSplatWorkspace::count_pairs(int camera, const TileGrid& grid, int num_threads) {
+  uint32_t* counts = buffers[camera]->tile_counts.data();
+  for (int worker = 1; worker < num_threads; worker++) {
+    const uint32_t* other = counts + worker * grid.difference_size();
+    for (size_t i = 0; i < grid.difference_size(); i++) counts[i] += other[i];
   }
-  // Counts become the place where each thread writes its next entry of each tile.
+  // Integrate the difference array in both directions.
+  CameraLists& l = lists[camera];
+  const int pitch = grid.columns + 1;
   int64_t total = 0;
-  for (int tile = 0; tile < grid.count(); tile++) {
-    l.tile_begin[tile] = total;
-    for (int worker = 0; worker < num_threads; worker++) {
-      uint32_t& count = b.tile_counts.data()[worker * grid.difference_size() + tile];
-      const uint32_t begin = (uint32_t)total;
-      total += count;
-      count = begin;
+  for (int y = 0; y < grid.rows; y++) {
+    uint32_t* row = counts + y * pitch;
+    uint32_t sum = 0;
+    for (int x = 0; x < grid.columns; x++) {
+      sum += row[x];
+      row[x] = sum + (y > 0 ? row[x - pitch] : 0);
+      l.tile_begin[y * grid.columns + x] = total;
+      total += row[x];
     }
   }
   l.tile_begin[grid.count()] = total;
-  if (total > kMaxPairs) return total;
-  l.entries = b.entries.reserve(total);
-  ThreadPool::instance().run(num_threads, num_threads, [&](int share, int) {
-    uint32_t* next = b.tile_counts.data() + share * grid.difference_size();
-    for (int64_t chunk = 0; chunk < num_chunks; chunk++) {
-      if (chunk_worker[chunk] != share) continue;
-      const int64_t begin = chunk * kGaussianChunk, end = begin + l.chunk_visible[chunk];
-      for (int64_t i = begin; i < end; i++) {
-        const TileBox box = l.tile_boxes[i];
-        const uint64_t entry = (uint64_t)l.depth_keys[i] << 32 | (uint32_t)i;
-        for (int y = box.y0; y <= box.y1; y++) {
-          for (int x = box.x0; x <= box.x1; x++) l.entries[next[y * columns + x]++] = entry;
-        }
-      }
-    }
-  });
   return total;
+}
+
+// Append the splats to the lists of their tiles.
+void Avat3rSplatWorkspace::bin(int camera, const TileGrid& grid, int num_threads) {
+  CameraBuffers& b = *buffers[camera];
+  CameraLists& l = lists[camera];
+  const int64_t total = l.tile_begin[grid.count()];
+  l.entries = b.entries.reserve(total);
+  uint32_t* next = b.tile_counts.data();
+  for (int tile = 0; tile < grid.count(); tile++) next[tile] = (uint32_t)l.tile_begin[tile];
+  // Each thread fills whole rows of tiles, with about as many pairs as the others.
+  std::vector<int> first_row(num_threads + 1, grid.rows);
+  for (int row = grid.rows - 1, share = num_threads - 1; share >= 0; share--) {
+    while (row > 0 && l.tile_begin[row * grid.columns] * num_threads > total * share) row--;
+    first_row[share] = share == 0 ? 0 : row;
+  }
+  ThreadPool::instance().run(num_threads, num_threads, [&](int share, int) {
+    fill_rows(l, num_gaussians, grid.columns, first_row[share], first_row[share + 1], next);
+  });
 }
 
 void Avat3rSplatWorkspace::blend(const Avat3rSplatScene& scene, const TileGrid& grid,
@@ -223,13 +235,34 @@ void Avat3rSplatWorkspace::blend(const Avat3rSplatScene& scene, const TileGrid& 
       longest = std::max(longest, l.tile_begin[tile + 1] - l.tile_begin[tile]);
     }
   }
-  uint64_t* scratch = sort_scratch.reserve(longest * num_threads);
+  Entry* scratch = sort_scratch.reserve(longest * num_threads);
   ThreadPool::instance().run(
       grid.count() * scene.num_cameras, num_threads, [&](int index, int worker) {
         const int camera = index / grid.count();
         const BlendTask task = {&scene, &lists[camera], camera, index % grid.count()};
         kernels->blend_tile(task, options, images, scratch + longest * worker);
       });
+}
+
+// Give every visible splat its rows, in the order of its tiles; returns their number.
+uint32_t Avat3rSplatWorkspace::number_pairs(int camera, int num_threads) {
+  CameraLists& l = lists[camera];
+  l.first_pair = buffers[camera]->first_pair.reserve(num_gaussians);
+  std::vector<uint32_t> chunk_pairs(num_chunks + 1, 0);
+  for (const bool counting : {true, false}) {
+    ThreadPool::instance().run((int)num_chunks, num_threads, [&](int chunk, int) {
+      uint32_t pairs = counting ? 0 : chunk_pairs[chunk];
+      const int64_t begin = chunk * kGaussianChunk;
+      for (int64_t i = begin; i < std::min(begin + kGaussianChunk, num_gaussians); i++) {
+        if (!l.boxes[i].visible()) continue;
+        if (!counting) l.first_pair[i] = pairs;
+        pairs += l.boxes[i].num_tiles();
+      }
+      if (counting) chunk_pairs[chunk + 1] = pairs;
+    });
+    for (int64_t k = 0; counting && k < num_chunks; k++) chunk_pairs[k + 1] += chunk_pairs[k];
+  }
+  return chunk_pairs[num_chunks];
 }
 
 void Avat3rSplatWorkspace::backward(const Avat3rSplatScene& scene, const TileGrid& grid,
@@ -243,14 +276,11 @@ void Avat3rSplatWorkspace::backward(const Avat3rSplatScene& scene, const TileGri
   ThreadPool& pool = ThreadPool::instance();
   for (int c = 0; c < scene.num_cameras; c++) {
     CameraLists& l = lists[c];
-    uint64_t pairs = 0;
-    for (int64_t chunk = 0; chunk < num_chunks; chunk++) {
-      l.chunk_first_pair[chunk] = pairs;
-      pairs += l.chunk_pairs[chunk];
-    }
-    l.pair_rows = buffers[c]->pair_rows.reserve(pairs * kPairRow);
+    const uint32_t pairs = number_pairs(c, num_threads);
+    l.pair_rows = buffers[c]->pair_rows.reserve((size_t)pairs * kPairRow);
     pool.run(num_threads, num_threads, [&](int share, int) {
-      const uint64_t begin = pairs * share / num_threads, end = pairs * (share + 1) / num_threads;
+      const uint64_t begin = (uint64_t)pairs * share / num_threads;
+      const uint64_t end = (uint64_t)pairs * (share + 1) / num_threads;
       for (uint64_t i = begin; i < end; i++) l.pair_rows[i * kPairRow + kPairUsed] = 0.f;
     });
     pool.run(grid.count(), num_threads, [&](int tile, int) {
@@ -259,7 +289,8 @@ void Avat3rSplatWorkspace::backward(const Avat3rSplatScene& scene, const TileGri
     std::vector<double> viewmat(12 * num_chunks, 0.0);  // one sum a chunk, whoever computes it
     pool.run((int)num_chunks, num_threads, [&](int chunk, int) {
       const int64_t begin = chunk * kGaussianChunk;
-      kernels->project_backward(scene, l, begin, begin + l.chunk_visible[chunk], gradients,
+      const int64_t end = std::min(begin + kGaussianChunk, scene.num_gaussians);
+      kernels->project_backward(scene, l, begin, end, gradients,
                                 gradients.viewmats ? &viewmat[12 * (size_t)chunk] : nullptr);
     });
     if (gradients.viewmats == nullptr) continue;
@@ -295,15 +326,14 @@ int32_t avat3r_splat_forward(Avat3rSplatWorkspace* workspace, const Avat3rSplatS
   const TileGrid grid(*scene);
   const double start = now_ms();
   workspace->prepare(*scene, grid, num_threads, options->keep_for_backward);
-  stats->num_invalid = workspace->project(*scene, grid, num_threads);
+  const ProjectCounts counts = workspace->project(*scene, grid, num_threads);
+  stats->num_visible = counts.visible, stats->num_invalid = counts.invalid;
   const double projected = now_ms();
   for (int c = 0; c < scene->num_cameras; c++) {
-    const int64_t pairs = workspace->bin(c, grid, num_threads);
+    const int64_t pairs = workspace->count_pairs(c, grid, num_threads);
     if (pairs > kMaxPairs) return AVAT3R_TOO_MANY_PAIRS;
+    workspace->bin(c, grid, num_threads);
     stats->num_pairs += pairs;
-    for (int64_t k = 0; k < workspace->num_chunks; k++) {
-      stats->num_visible += workspace->lists[c].chunk_visible[k];
-    }
   }
   const double binned = now_ms();
   workspace->blend(*scene, grid, *options, *images, num_threads);

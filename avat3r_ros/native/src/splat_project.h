@@ -73,27 +73,28 @@ static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin
   return g;
 }
 
-// fields[lane][first..first+3] = rows[first..first+3][lane].
-static void transpose_4(const float (*rows)[kLanes], float (*fields)[8 + kMaxChannels], int first) {
+// fields[lane][0..3] = rows[0..3][lane].
+template <int kWidth>
+AVAT3R_INLINE void interleave_4(const float (*rows)[kLanes], float (*fields)[kWidth]) {
 #if defined(__SSE2__)
   for (int lane = 0; lane < kLanes; lane += 4) {
-    __m128 a = _mm_load_ps(&rows[first][lane]), b = _mm_load_ps(&rows[first + 1][lane]);
-    __m128 c = _mm_load_ps(&rows[first + 2][lane]), d = _mm_load_ps(&rows[first + 3][lane]);
+    __m128 a = _mm_load_ps(&rows[0][lane]), b = _mm_load_ps(&rows[1][lane]);
+    __m128 c = _mm_load_ps(&rows[2][lane]), d = _mm_load_ps(&rows[3][lane]);
     _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_store_ps(&fields[lane][first], a), _mm_store_ps(&fields[lane + 1][first], b);
-    _mm_store_ps(&fields[lane + 2][first], c), _mm_store_ps(&fields[lane + 3][first], d);
+    _mm_store_ps(fields[lane], a), _mm_store_ps(fields[lane + 1], b);
+    _mm_store_ps(fields[lane + 2], c), _mm_store_ps(fields[lane + 3], d);
   }
 #else
   for (int lane = 0; lane < kLanes; lane++) {
-    for (int k = first; k < first + 4; k++) fields[lane][k] = rows[k][lane];
+    for (int k = 0; k < 4; k++) fields[lane][k] = rows[k][lane];
   }
 #endif
 }
 
-// Project 16 Gaussians and append the visible ones to the camera's lists.
-static void project_lanes(const Avat3rSplatScene& scene, const CameraModel& camera,
-                          const GaussianLanes& g, int64_t begin, int count, int64_t chunk_begin,
-                          const CameraLists& lists, uint32_t* tile_counts) {
+// Project 16 Gaussians; returns how many of them are visible.
+static int project_lanes(const Avat3rSplatScene& scene, const GaussianLanes& g, int64_t begin,
+                          int count, const CameraLists& lists, uint32_t* tile_counts) {
+  const CameraModel& camera = lists.camera;
   const float* r = camera.rotation;
   const Floats x = r[0] * g.mean[0] + r[1] * g.mean[1] + r[2] * g.mean[2] + camera.translation[0];
   const Floats y = r[3] * g.mean[0] + r[4] * g.mean[1] + r[5] * g.mean[2] + camera.translation[1];
@@ -132,80 +133,63 @@ static void project_lanes(const Avat3rSplatScene& scene, const CameraModel& came
               at_most(det, broadcast(3e38f)) & at_least(g.opacity, broadcast(kMinAlpha)) &
               at_least(right, zero) & at_least(bottom, zero) & at_most(left, last_x) &
               at_most(top, last_y);
-  if (!any(keep)) return;
   const Ints x0 = to_ints(smaller(larger(left, zero), last_x) + 0.99999f);
   const Ints y0 = to_ints(smaller(larger(top, zero), last_y) + 0.99999f);
   const Ints x1 = to_ints(smaller(larger(right, zero), last_x));
   const Ints y1 = to_ints(smaller(larger(bottom, zero), last_y));
   keep = keep & at_least(x1, x0) & at_least(y1, y0);
-  const Ints block_x0 = shift_right(x0, 2), block_y0 = shift_right(y0, 2);
-  const Ints block_x1 = shift_right(x1, 2), block_y1 = shift_right(y1, 2);
-
-  // sigma = (yy dx^2 - 2 xy dx dy + xx dy^2) / (2 det); the factors turn exp(-sigma) into 2^.
-  const Floats scale = -0.72134752044f / det;
-  alignas(64) float rows[8 + kMaxChannels][kLanes];
-  alignas(64) int32_t kept[kLanes], block_low[kLanes], block_high[kLanes];
-  alignas(64) int32_t tile_low[kLanes], tile_high[kLanes];
+  // sigma = (yy dx^2 - 2 xy dx dy + xx dy^2) / (2 det) = (p dx + q dy)^2 + (r dy)^2, here in units
+  // of ln(2), which turn exp(-sigma) into a power of two.
+  const Floats inverse_yy = 1.f / yy;
+  const Floats p_factor = square_root(0.72134752044f * yy / det);
+  alignas(64) float rows[8][kLanes];
   store(rows[0], u), store(rows[1], v);
-  store(rows[2], scale * yy), store(rows[3], -2.f * scale * xy), store(rows[4], scale * xx);
-  store(rows[5], g.log2_opacity), store(rows[6], z);
-  for (int lane = 0; lane < kLanes; lane++) ((int32_t*)rows[7])[lane] = (int32_t)(begin + lane);
-  for (int k = 0; k < kMaxChannels; k++) {
-    store(rows[8 + k], k < scene.num_colors ? g.colors[k] : z);
-  }
-  store(kept, keep);
-  store(block_low, block_x0 | shift_left(block_y0, 16));
-  store(block_high, block_x1 | shift_left(block_y1, 16));
-  store(tile_low, shift_right(block_x0, 2) | shift_left(shift_right(block_y0, 2), 16));
-  store(tile_high, shift_right(block_x1, 2) | shift_left(shift_right(block_y1, 2), 16));
-  alignas(64) float fields[kLanes][8 + kMaxChannels];  // as a Splat begins
-  transpose_4(rows, fields, 0), transpose_4(rows, fields, 4), transpose_4(rows, fields, 8);
+  store(rows[2], p_factor), store(rows[3], broadcast(0.f) - p_factor * xy * inverse_yy);
+  store(rows[4], square_root(0.72134752044f * inverse_yy));
+  store(rows[5], g.log2_opacity), store(rows[6], radius_x), store(rows[7], radius_y);
+  store(lists.depths + begin, z);
+  float(*fields)[8] = (float(*)[8])(lists.splats + begin);
+  interleave_4<8>(rows, fields);
+  interleave_4<8>(rows + 4, (float(*)[8])((float*)fields + 4));
 
+  alignas(64) int32_t kept[kLanes], low[kLanes], high[kLanes];  // corners of the tile boxes
+  store(kept, keep);
+  constexpr int kShift = 4;
+  static_assert(1 << kShift == kTileSize, "pixels to tiles");
+  const Ints tile_x0 = shift_right(x0, kShift), tile_y0 = shift_right(y0, kShift);
+  const Ints tile_x1 = shift_right(x1, kShift), tile_y1 = shift_right(y1, kShift);
+  store(low, select(keep, tile_x0 | shift_left(tile_y0, 16), broadcast_int(1)));
+  store(high, select(keep, tile_x1 | shift_left(tile_y1, 16), broadcast_int(0)));
+  int visible = 0;
   const uint32_t pitch = (uint32_t)(scene.width + kTileSize - 1) / kTileSize + 1;
-  const int64_t chunk = chunk_begin / kGaussianChunk;
-  int64_t visible = lists.chunk_visible[chunk];
-  uint32_t pairs = lists.chunk_pairs[chunk];
   for (int lane = 0; lane < count; lane++) {
+    TileBox& box = lists.boxes[begin + lane];
+    memcpy(&box.x0, &low[lane], 4);
+    memcpy(&box.x1, &high[lane], 4);
     if (!kept[lane]) continue;
-    Splat& splat = lists.splats[chunk_begin + visible];
-    memcpy(&splat, fields[lane], sizeof fields[lane]);
-    memcpy(&splat.block_x0, &block_low[lane], 4);
-    memcpy(&splat.block_x1, &block_high[lane], 4);
-    splat.first_pair = pairs;
-    memcpy(&lists.depth_keys[chunk_begin + visible], &rows[6][lane], 4);
-    TileBox& box = lists.tile_boxes[chunk_begin + visible];
-    memcpy(&box.x0, &tile_low[lane], 4);
-    memcpy(&box.x1, &tile_high[lane], 4);
+    visible++;
     // Add one to every tile of the box in four steps: corners of a difference array, integrated
     // when all Gaussians are through.
-    const uint32_t x_begin = box.x0, y_begin = box.y0, x_end = box.x1 + 1u, y_end = box.y1 + 1u;
-    tile_counts[y_begin * pitch + x_begin]++;
-    tile_counts[y_begin * pitch + x_end]--;
-    tile_counts[y_end * pitch + x_begin]--;
-    tile_counts[y_end * pitch + x_end]++;
-    pairs += (x_end - x_begin) * (y_end - y_begin);
-    visible++;
+    uint32_t* top = tile_counts + box.y0 * pitch;
+    uint32_t* bottom = tile_counts + (box.y1 + 1u) * pitch;
+    top[box.x0]++, top[box.x1 + 1]--;
+    bottom[box.x0]--, bottom[box.x1 + 1]++;
   }
-  lists.chunk_visible[chunk] = visible;
-  lists.chunk_pairs[chunk] = pairs;
+  return visible;
 }
 
-static int64_t project(const Avat3rSplatScene& scene, const CameraLists* lists, int64_t begin,
-                       int64_t end, uint32_t* const* tile_counts) {
-  for (int c = 0; c < scene.num_cameras; c++) {
-    lists[c].chunk_visible[begin / kGaussianChunk] = 0;
-    lists[c].chunk_pairs[begin / kGaussianChunk] = 0;
-  }
-  int64_t invalid = 0;
+static ProjectCounts project(const Avat3rSplatScene& scene, const CameraLists* lists, int64_t begin,
+                             int64_t end, uint32_t* const* tile_counts) {
+  ProjectCounts counts = {};
   for (int64_t i = begin; i < end; i += kLanes) {
     const int count = (int)(end - i < kLanes ? end - i : kLanes);
     const GaussianLanes lanes = load_gaussians(scene, i, count);
     alignas(64) int32_t finite[kLanes];
     store(finite, lanes.finite);
-    for (int lane = 0; lane < count; lane++) invalid += finite[lane] == 0;
+    for (int lane = 0; lane < count; lane++) counts.invalid += finite[lane] == 0;
     for (int c = 0; c < scene.num_cameras; c++) {
-      project_lanes(scene, lists[c].camera, lanes, i, count, begin, lists[c], tile_counts[c]);
+      counts.visible += project_lanes(scene, lanes, i, count, lists[c], tile_counts[c]);
     }
   }
-  return invalid;
+  return counts;
 }

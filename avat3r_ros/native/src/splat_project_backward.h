@@ -3,13 +3,13 @@
 
 // Add up the splat's rows over its tiles; false if no pixel took it.
 static bool sum_pair_rows(const CameraLists& lists, int64_t index, float* sums) {
-  const Splat& splat = lists.splats[index];
-  const TileBox& box = lists.tile_boxes[index];
-  const int64_t num_pairs = (int64_t)(box.x1 - box.x0 + 1) * (box.y1 - box.y0 + 1);
-  const uint64_t first = lists.chunk_first_pair[index / kGaussianChunk] + splat.first_pair;
+  const TileBox box = lists.boxes[index];
+  if (!box.visible()) return false;
+  const int num_pairs = box.num_tiles();
+  const size_t first = lists.first_pair[index];
   bool used = false;
   for (int k = 0; k < kPairMoments + kMaxChannels; k++) sums[k] = 0.f;
-  for (int64_t i = 0; i < num_pairs; i++) {
+  for (int i = 0; i < num_pairs; i++) {
     const float* row = lists.pair_rows + (first + i) * kPairRow;
     if (row[kPairUsed] == 0.f) continue;
     used = true;
@@ -55,15 +55,15 @@ static void project_backward(const Avat3rSplatScene& scene, const CameraLists& l
     float sums[kPairMoments + kMaxChannels];
     if (!sum_pair_rows(lists, index, sums)) continue;
     const Splat& splat = lists.splats[index];
-    const size_t i = splat.gaussian;
+    const size_t i = index;
     for (int k = 0; k < scene.num_colors; k++) {
       gradients.colors[i * scene.num_colors + k] += sums[kPairMoments + k];
     }
     gradients.opacities[i] += sums[0] / scene.opacities[i];
 
-    // Inverse screen covariance [[c0, c1], [c1, c2]] from the splat's factors of 2^.
-    const float c0 = splat.a * -1.38629436112f, c1 = splat.b * -0.69314718056f,
-                c2 = splat.c * -1.38629436112f;
+    // Inverse screen covariance [[c0, c1], [c1, c2]] from its factor, out of units of ln(2).
+    const float c0 = 1.38629436112f * splat.p * splat.p, c1 = 1.38629436112f * splat.p * splat.q,
+                c2 = 1.38629436112f * (splat.q * splat.q + splat.r * splat.r);
     const float g_u = c0 * sums[1] + c1 * sums[2], g_v = c1 * sums[1] + c2 * sums[2];
     const float g_c0 = -0.5f * sums[3], g_c1 = -0.5f * sums[4], g_c2 = -0.5f * sums[5];
     // Covariance: -C g_C C, all matrices symmetric, g_c1 being one of the two off-diagonal

@@ -1,9 +1,10 @@
 // What the stages of the Gaussian rasterizer hand to each other; plain data, shared by the host
 // code and by the kernels of every instruction set.
 //
-//   project   16 Gaussians at a time -> one Splat for each visible one, counted into its tiles
-//   bin       Splats -> one list of (depth, splat) for each 16x16 tile
-//   blend     each tile: sort its list, then blend front to back, 4x4 pixels at a time
+//   project   16 Gaussians at a time -> one Splat each; the visible ones are counted into their
+//             tiles
+//   bin       splats -> one list of (depth, splat) for each 16x16 tile
+//   blend     each tile: sort its list, then blend front to back, one block (16 lanes) at a time
 //   backward  each tile's list back to front -> one row of sums for each (splat, tile) pair;
 //             each splat adds up its rows and carries them back to the Gaussian
 //
@@ -35,20 +36,28 @@ constexpr float kMinTransmittance = 1e-4f;
 constexpr float kMaxExtent = 3.33f;      // standard deviations
 constexpr float kFrustumMargin = 0.15f;  // of the image size
 
-// A Gaussian on the screen, one cache line. At offset d = pixel - mean its alpha is
-//   2^(log2_opacity + a dx^2 + b dx dy + c dy^2).
-struct alignas(64) Splat {
+// A Gaussian on the screen. At offset d = pixel - mean its alpha is
+//   2^(log2_opacity - (p dx + q dy)^2 - (r dy)^2).
+struct alignas(32) Splat {
   float x, y;
-  float a, b, c;
+  float p, q, r;  // Cholesky factor of the inverse screen covariance, times sqrt(log2(e) / 2)
   float log2_opacity;
-  float depth;
-  uint32_t gaussian;
-  float channels[kMaxChannels];
-  uint16_t block_x0, block_y0, block_x1, block_y1;  // 4x4-pixel blocks it can reach, inclusive
-  uint32_t first_pair;  // number of pairs of the splats before it in its chunk
-  uint32_t unused;
+  float reach_x, reach_y;  // pixels from the mean where alpha falls to 1/255
 };
-static_assert(sizeof(Splat) == 64, "one cache line");
+static_assert(sizeof(Splat) == 32, "half a cache line");
+
+// The tiles that a splat can reach, inclusive; x0 > x1 where it is not visible.
+struct TileBox {
+  uint16_t x0, y0, x1, y1;
+  bool visible() const { return x0 <= x1; }
+  int num_tiles() const { return (x1 - x0 + 1) * (y1 - y0 + 1); }
+};
+
+// One element of a tile's list: depth << 32 | splat. As a number it sorts by depth (the bits of a
+// positive float sort like the float), then by splat, as gsplat does.
+using Entry = uint64_t;
+inline uint32_t splat_of(Entry entry) { return (uint32_t)entry; }
+inline uint32_t depth_bits_of(Entry entry) { return (uint32_t)(entry >> 32); }
 
 // One camera, with the limits inside which the projection is linearised at the mean itself.
 struct CameraModel {
@@ -57,30 +66,23 @@ struct CameraModel {
   float x_min, x_max, y_min, y_max;  // of x / z and y / z
 };
 
-struct TileBox {
-  uint16_t x0, y0, x1, y1;  // inclusive
-};
-
 // Sums over the pixels of one (splat, tile) pair, written by blend_tile_backward. With s = alpha
 // dL/dalpha: s, s dx, s dy, s dx^2, s dx dy, s dy^2, then the channels' gradients.
 constexpr int kPairMoments = 6;
 constexpr int kPairUsed = 11;  // 1 where the row was written
 constexpr int kPairRow = 12;
 
-// The lists of one camera. Splats are compacted within each chunk of Gaussians: those of chunk k
-// are splats[k * kGaussianChunk + 0 .. chunk_visible[k]).
+// The lists of one camera. Splat i is Gaussian i.
 struct CameraLists {
   CameraModel camera;
   Splat* splats;
-  uint32_t* depth_keys;  // bits of the depth, which sort like the depth
-  TileBox* tile_boxes;
-  int64_t* chunk_visible;
-  uint32_t* chunk_pairs;
-  uint64_t* chunk_first_pair;  // filled for the backward pass
-  uint64_t* entries;           // depth key << 32 | splat
-  int64_t* tile_begin;         // num_tiles + 1
+  TileBox* boxes;
+  float* depths;        // z in the camera frame
+  Entry* entries;       // the tiles' lists
+  int64_t* tile_begin;     // num_tiles + 1
   float* transmittance;  // (H,W) after the last splat taken; only when kept for the backward pass
   int32_t* last_entry;   // (H,W) entry of the last splat taken, -1 if none; likewise
+  uint32_t* first_pair;  // backward pass: where each splat's rows begin
   float* pair_rows;      // backward pass
 };
 
@@ -90,17 +92,21 @@ struct BlendTask {
   int32_t camera, tile;
 };
 
+struct ProjectCounts {
+  int64_t visible;  // summed over the cameras
+  int64_t invalid;  // Gaussians with a NaN or an infinity
+};
+
 // The entry points of one instruction set.
 struct SplatKernels {
   const char* name;
   // Project Gaussians [begin, end) for every camera; `tile_counts[camera]` is the calling thread's
-  // difference array of (tiles_y + 1) x (tiles_x + 1). Returns how many Gaussians had a NaN or an
-  // infinity.
-  int64_t (*project)(const Avat3rSplatScene& scene, const CameraLists* lists, int64_t begin,
-                     int64_t end, uint32_t* const* tile_counts);
+  // difference array of (tiles_y + 1) x (tiles_x + 1).
+  ProjectCounts (*project)(const Avat3rSplatScene& scene, const CameraLists* lists, int64_t begin,
+                           int64_t end, uint32_t* const* tile_counts);
   // `sort_scratch` has room for the tile's entries.
   void (*blend_tile)(const BlendTask& task, const Avat3rSplatOptions& options,
-                     const Avat3rSplatImages& images, uint64_t* sort_scratch);
+                     const Avat3rSplatImages& images, Entry* sort_scratch);
   void (*blend_tile_backward)(const BlendTask& task, const Avat3rSplatGradients& gradients);
   // Carry the pair rows of splats [begin, end) back to their Gaussians, adding to the gradients.
   // `viewmat_gradient` (12 numbers, row-major 3x4) is added to unless null.
