@@ -1,6 +1,6 @@
 """Times of the native rasterizers on a head-like scene at 512x512.
 
-    python benchmarks/rasterizer.py [--rounds 40] [--json FILE]
+    python benchmarks/rasterizer.py [--rounds 40] [--avatar me.avat3r] [--json FILE]
 
 Cases are interleaved, a few milliseconds each, so that a busy moment of a shared machine hits all
 of them alike. `best` and `median` are wall times of the call from Python; `cpu` is the least
@@ -9,7 +9,10 @@ programs took. Targets are held against it.
 
 The scene: Gaussians spread evenly over a head-sized bumpy ellipsoid, each as wide as its distance
 to the next and a quarter as thick, in Morton order (neighbours in space are neighbours in memory,
-as in an avatar, whose Gaussians come pixel by pixel from its references).
+as in an avatar, whose Gaussians come pixel by pixel from its references). `--avatar` adds a real
+one, smiling and with its mouth open.
+
+The second table splits the image to bytes on one core into its stages, by wall time.
 """
 
 import argparse
@@ -26,8 +29,12 @@ import torch
 from _machine import machine, print_machine
 
 from avat3r_ros import geometry, native
+from avat3r_ros.animation import Animator
+from avat3r_ros.avatar_file import load_avatar
+from avat3r_ros.expression import arkit_code
 
 SIZE = 512
+EYES_RAD = (0.25, 0.35)
 DISTANCE_M = 0.6
 AXES_M = np.array([0.075, 0.115, 0.095])  # half width, height, depth of the head
 
@@ -66,24 +73,48 @@ def head_scene(num: int, yaws_rad: tuple[float, ...] = (0.3,), seed: int = 0) ->
     tangents /= np.linalg.norm(tangents, axis=1, keepdims=True)
     rotations = np.stack([tangents, np.cross(normals, tangents), normals], -1)
 
+    return seen(
+        _tensor(points),
+        geometry.quats_wxyz_from_matrices(_tensor(rotations)).contiguous(),
+        _tensor(scales),
+        _tensor(rng.normal(0.9, 0.08, num).clip(0.02, 0.999)),
+        _tensor(colors),
+        yaws_rad=yaws_rad,
+        centre=np.zeros(3),
+    )
+
+
+def avatar_scene(path: Path, yaws_rad: tuple[float, ...] = (0.3,)) -> native.SplatScene:
+    """Pose the avatar of a file and look at the middle of its face."""
+    gaussians = Animator(load_avatar(path)).animate(arkit_code(jawOpen=0.4, mouthSmile=0.3))
+    return seen(
+        *(
+            getattr(gaussians, name).float().contiguous()
+            for name in ("means", "quats_wxyz", "scales", "opacities", "colors")
+        ),
+        yaws_rad=yaws_rad,
+        centre=np.array([0.0, -0.005, -0.09]),
+    )
+
+
+def seen(
+    *tensors: torch.Tensor, yaws_rad: tuple[float, ...], centre: np.ndarray
+) -> native.SplatScene:
+    """Look at Gaussians (the first fields of a SplatScene) from one camera for each yaw."""
     focal = 0.8 * SIZE * DISTANCE_M / (2 * AXES_M[1])
     intrinsics = np.array([[focal, 0, SIZE / 2], [0, focal, SIZE / 2], [0, 0, 1]])
-    poses = np.stack([geometry.look_at_head(yaw, 0.1, DISTANCE_M) for yaw in yaws_rad])
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
+    poses = np.stack([geometry.look_at_head(yaw, 0.1, DISTANCE_M, centre) for yaw in yaws_rad])
     return native.SplatScene(
-        means=tensor(points),
-        quats_wxyz=geometry.quats_wxyz_from_matrices(tensor(rotations)).contiguous(),
-        scales=tensor(scales),
-        opacities=tensor(rng.normal(0.9, 0.08, num).clip(0.02, 0.999)),
-        colors=tensor(colors),
-        viewmats=tensor(poses),
-        intrinsics=tensor(np.repeat(intrinsics[None], len(poses), 0)),
+        *tensors,
+        viewmats=_tensor(poses),
+        intrinsics=_tensor(np.repeat(intrinsics[None], len(poses), 0)),
         width=SIZE,
         height=SIZE,
     )
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
 
 
 def surface_area(axes: np.ndarray, p: float = 1.6) -> float:
@@ -101,7 +132,9 @@ def morton_order(points: np.ndarray) -> np.ndarray:
     return np.argsort(code, kind="stable")
 
 
-def make_cases(sizes: tuple[int, ...], cores: int) -> dict[tuple, Callable[[], object]]:
+def make_cases(
+    sizes: tuple[int, ...], avatar: Path | None, cores: int
+) -> dict[tuple, Callable[[], object]]:
     """Name every measured call by (what, Gaussians, instruction set, threads)."""
     cases: dict[tuple, Callable[[], object]] = {}
     image = torch.empty(2, SIZE, SIZE, 3, dtype=torch.uint8)
@@ -109,14 +142,17 @@ def make_cases(sizes: tuple[int, ...], cores: int) -> dict[tuple, Callable[[], o
     generator = torch.Generator().manual_seed(0)
     gradient = torch.randn(1, SIZE, SIZE, 3, generator=generator)
     live, training = native.SplatWorkspace(), native.SplatWorkspace()
-    for num in sizes:
-        mono, stereo = head_scene(num), head_scene(num, (0.25, 0.35))
+    pairs = [(head_scene(num), head_scene(num, EYES_RAD)) for num in sizes]
+    if avatar is not None:
+        pairs.append((avatar_scene(avatar), avatar_scene(avatar, EYES_RAD)))
+    for mono, stereo in pairs:
+        num = len(mono.means)
         for name in native.instruction_sets():
             for threads in sorted({1, cores}):
                 options = {"num_threads": threads, "instruction_set": name}
 
                 def to_bytes(scene=mono, options=options):
-                    live.forward(scene, image_bytes=image, **options)
+                    return live.forward(scene, image_bytes=image[:1], **options)
 
                 def both_eyes(scene=stereo, options=options):
                     live.forward(scene, image_bytes=image, **options)
@@ -157,16 +193,27 @@ def mesh_case() -> Callable[[], object]:
     return lambda: native.rasterize_mesh(vertices, triangles, intrinsics, pose, SIZE, SIZE)
 
 
-def measure(cases: dict[tuple, Callable[[], object]], rounds: int) -> dict[tuple, np.ndarray]:
-    """Wall and processor milliseconds of every case, (2, rounds), one call each in turn."""
+def measure(
+    cases: dict[tuple, Callable[[], object]], rounds: int
+) -> tuple[dict[tuple, np.ndarray], dict[tuple, np.ndarray]]:
+    """Time every case, one call each in turn.
+
+    Returns:
+        Wall and processor milliseconds, (2, rounds); and the best of each stage (project, sort,
+        blend) where the call says, (3,).
+    """
     times = {case: np.zeros((2, rounds)) for case in cases}
+    stages: dict[tuple, np.ndarray] = {}
     for i in range(-1, rounds):  # the first round grows the buffers
         for case, call in cases.items():
             wall, cpu = time.perf_counter(), time.thread_time()
-            call()
+            stats = call()
             if i >= 0:
                 times[case][:, i] = time.perf_counter() - wall, time.thread_time() - cpu
-    return {case: seconds * 1e3 for case, seconds in times.items()}
+            if i >= 0 and isinstance(stats, native.SplatStats):
+                stage = np.array([stats.project_ms, stats.sort_ms, stats.blend_ms])
+                stages[case] = np.minimum(stages.get(case, np.inf), stage)
+    return {case: seconds * 1e3 for case, seconds in times.items()}, stages
 
 
 def target(case: tuple, times: dict[tuple, np.ndarray]) -> float | None:
@@ -186,12 +233,14 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--sizes", type=int, nargs="+", default=[65536, 262144])
+    parser.add_argument("--avatar", type=Path, help="also draw this avatar")
     parser.add_argument("--json", type=Path, help="also write machine and times to this file")
     options = parser.parse_args(arguments)
     facts = machine()
     print_machine(facts)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    times = measure(make_cases(tuple(options.sizes), cores), options.rounds)
+    cases = make_cases(tuple(options.sizes), options.avatar, cores)
+    times, stages = measure(cases, options.rounds)
     print()
     print(f"{SIZE}x{SIZE}, milliseconds, {options.rounds} interleaved rounds")
     print(f"{'':20} Gaussians     ISA threads    best  median     cpu  target")
@@ -209,8 +258,15 @@ def main(arguments: list[str]) -> None:
                 **{"what": what, "gaussians": num, "instruction_set": name, "threads": threads},
                 **{"best_ms": wall.min(), "median_ms": float(np.median(wall)), "cpu_ms": least},
                 "target_ms": limit,
+                "stages_ms": stages[case].tolist() if case in stages else None,
             }
         )
+    print()
+    print("image to bytes on one core, best milliseconds of each stage")
+    print("Gaussians     ISA  project  into tiles  depth sort and blend")
+    for (_, num, name, threads), (project, sort, blend) in stages.items():
+        if threads == 1:
+            print(f"{num:9} {name:>7} {project:8.2f} {sort:11.2f} {blend:21.2f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({"machine": facts, "times": rows}, indent=1) + "\n")

@@ -5,53 +5,83 @@
 struct GaussianLanes {
   Floats mean[3], rotation_scale[9];  // R diag(s): the covariance is its product with its transpose
   Floats opacity, log2_opacity;
-  Floats colors[kMaxChannels];
   Floats extent2;  // squared distance, in standard deviations, at which alpha falls to 1/255
   Mask finite;
 };
 
-// rows[k][lane] = values[lane * kWidth + k]; lanes from `count` on repeat the last one.
+// rows[k][lane] = values[lane * kWidth + k] for `count` lanes; the others repeat the last one.
 template <int kWidth>
 AVAT3R_INLINE void deinterleave(const float* values, int count, float (*rows)[kLanes]) {
-  if (count == kLanes) {  // a fixed count lets the compiler unroll
+  if (count < kLanes) {
     for (int lane = 0; lane < kLanes; lane++) {
-      for (int k = 0; k < kWidth; k++) rows[k][lane] = values[lane * kWidth + k];
+      const int row = lane < count ? lane : count - 1;
+      for (int k = 0; k < kWidth; k++) rows[k][lane] = values[row * kWidth + k];
     }
     return;
   }
-  for (int lane = 0; lane < kLanes; lane++) {
-    const int row = lane < count ? lane : count - 1;
-    for (int k = 0; k < kWidth; k++) rows[k][lane] = values[row * kWidth + k];
+#if defined(__SSE2__)
+  for (int lane = 0; lane < kLanes; lane += 4, values += 4 * kWidth) {
+    __m128 a = _mm_loadu_ps(values);
+    if (kWidth == 3) {  // x0 y0 z0 x1 | y1 z1 x2 y2 | z2 x3 y3 z3
+      const __m128 b = _mm_loadu_ps(values + 4), c = _mm_loadu_ps(values + 8);
+      const __m128 xy23 = _mm_shuffle_ps(b, c, _MM_SHUFFLE(2, 1, 3, 2));
+      const __m128 yz01 = _mm_shuffle_ps(a, b, _MM_SHUFFLE(1, 0, 2, 1));
+      _mm_store_ps(&rows[0][lane], _mm_shuffle_ps(a, xy23, _MM_SHUFFLE(2, 0, 3, 0)));
+      _mm_store_ps(&rows[1][lane], _mm_shuffle_ps(yz01, xy23, _MM_SHUFFLE(3, 1, 2, 0)));
+      _mm_store_ps(&rows[2][lane], _mm_shuffle_ps(yz01, c, _MM_SHUFFLE(3, 0, 3, 1)));
+    } else {
+      static_assert(kWidth == 3 || kWidth == 4, "vectors or quaternions");
+      __m128 b = _mm_loadu_ps(values + 4), c = _mm_loadu_ps(values + 8);
+      __m128 d = kWidth == 4 ? _mm_loadu_ps(values + 12) : c;
+      _MM_TRANSPOSE4_PS(a, b, c, d);
+      _mm_store_ps(&rows[0][lane], a), _mm_store_ps(&rows[1][lane], b);
+      _mm_store_ps(&rows[2][lane], c), _mm_store_ps(&rows[kWidth - 1][lane], d);
+    }
   }
+#else
+  for (int lane = 0; lane < kLanes; lane++) {
+    for (int k = 0; k < kWidth; k++) rows[k][lane] = values[lane * kWidth + k];
+  }
+#endif
+}
+
+// By the bits: compilers may take x * 0 for 0, and then no NaN is seen.
+AVAT3R_INLINE bool is_finite(float value) {
+  int32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (bits & 0x7fffffff) <= 0x7f7fffff;
+}
+AVAT3R_INLINE Mask is_finite(Floats values) {
+  return at_least(broadcast_int(0x7f7fffff), as_ints(values) & 0x7fffffff);
+}
+
+// Which of `count` Gaussians have finite colours.
+static Mask finite_colors(const float* colors, int num_colors, int count) {
+  int num_bad = 0;
+  for (int i = 0; i < count * num_colors; i++) num_bad += !is_finite(colors[i]);
+  alignas(64) float worst[kLanes] = {};
+  for (int lane = 0; num_bad && lane < count; lane++) {
+    for (int k = 0; k < num_colors; k++) {
+      const float value = colors[lane * num_colors + k];
+      if (!is_finite(value)) worst[lane] = value;
+    }
+  }
+  return is_finite(load(worst));
 }
 
 // Read `count` Gaussians from row `begin`; lanes from `count` on repeat the last one.
 static GaussianLanes load_gaussians(const Avat3rSplatScene& scene, int64_t begin, int count) {
   const int num_colors = scene.num_colors;
-  alignas(64) float rows[11 + kMaxChannels][kLanes];
+  alignas(64) float rows[11][kLanes];
   deinterleave<3>(scene.means + 3 * begin, count, rows);
   deinterleave<4>(scene.quats_wxyz + 4 * begin, count, rows + 3);
   deinterleave<3>(scene.scales + 3 * begin, count, rows + 7);
-  deinterleave<1>(scene.opacities + begin, count, rows + 10);
-  switch (num_colors) {
-    case 1:
-      deinterleave<1>(scene.colors + begin, count, rows + 11);
-      break;
-    case 2:
-      deinterleave<2>(scene.colors + 2 * begin, count, rows + 11);
-      break;
-    case 3:
-      deinterleave<3>(scene.colors + 3 * begin, count, rows + 11);
-      break;
+  for (int lane = 0; lane < kLanes; lane++) {
+    rows[10][lane] = scene.opacities[begin + (lane < count ? lane : count - 1)];
   }
   GaussianLanes g;
-  // By the bits: compilers may take x * 0 for 0, and then no NaN is seen.
-  const Ints largest = broadcast_int(0x7f7fffff);
-  g.finite = at_least(largest, as_ints(load(rows[0])) & 0x7fffffff);
-  for (int k = 1; k < 11 + num_colors; k++) {
-    g.finite = g.finite & at_least(largest, as_ints(load(rows[k])) & 0x7fffffff);
-  }
-  for (int k = 0; k < num_colors; k++) g.colors[k] = load(rows[11 + k]);
+  g.finite = finite_colors(scene.colors + num_colors * begin, num_colors, count);
+  for (int k = 0; k < 11; k++) g.finite = g.finite & is_finite(load(rows[k]));
   for (int k = 0; k < 3; k++) g.mean[k] = load(rows[k]);
   const Floats w = load(rows[3]), x = load(rows[4]), y = load(rows[5]), z = load(rows[6]);
   const Floats s0 = load(rows[7]), s1 = load(rows[8]), s2 = load(rows[9]);
