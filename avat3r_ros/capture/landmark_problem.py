@@ -52,8 +52,8 @@ CODE_SIGMA = {
 }
 """How far the fit may move a score away from the tracker's, by prefix of its name. MediaPipe is
 weak at the looser ones; tongueOut it does not see at all. Squinting eyes it calls half closed: were
-their irises taken for lids, they would vanish when the eyes open. The others stay close to the tracker's,
-because codes of the references and of the driver must mean the same."""
+their irises taken for lids, they would vanish when the eyes open. The others stay close to the
+tracker's, because codes of the references and of the driver must mean the same."""
 
 OUTLINE_SIGMA_M = 0.004
 """Spread of an outline about the matte's edge. Ours: the matte itself is good to a millimetre, but

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from avat3r.action import BuildAvatar
 from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import BuilderStatus
@@ -23,6 +24,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
+from avat3r_ros.animation import compile_avatar, quick
 from avat3r_ros.avatar_file import load_avatar, save_avatar
 from avat3r_ros.nodes.conversions import msg_from_avatar
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
@@ -51,7 +53,8 @@ class BuilderConfig:
         preset: Network preset.
         trained: Use the preset's shipped weights; false builds on the untrained base guess.
         compiled: Make the compiled animation too where that takes seconds (avatars without trained
-            weights): the renderer needs a tenth of the time per frame.
+            weights), and publish the avatar again with it: the renderer then needs a tenth of the
+            time per frame.
     """
 
     avatar_path: str = ""
@@ -238,7 +241,6 @@ class AvatarBuilderNode(ManagedNode):
         options = {
             "preset": goal.preset or self._config.preset,
             "trained": self._config.trained,
-            "compiled": None if self._config.compiled else False,
             "progress": progress,
             "cancelled": cancelled,
             "metadata": {"owner": goal.owner} if goal.owner else None,
@@ -271,7 +273,34 @@ class AvatarBuilderNode(ManagedNode):
         avatar = self._publish(avatar)
         for warning in built.warnings:
             self.get_logger().warning(warning)
+        if self._config.compiled and not avatar.weights_sha256:
+            path = goal.output_path
+            self.start_worker("compile", lambda stop: self._compile_later(avatar, path, stop))
         return avatar, list(built.warnings)
+
+    def _compile_later(self, avatar: Avatar, output_path: str, stop: threading.Event) -> None:
+        """Bring the compiled animation after: nobody waits for it to see the head."""
+
+        def progress(stage: str, fraction: float) -> None:
+            if stop.is_set() or self._avatar is not avatar:
+                raise BuildCancelledError(f"compiling ended during {stage}")
+
+        try:
+            with self.times.measure("compile"):
+                compiled = self.compile(avatar, progress)
+            progress("publishing", 1.0)
+            if output_path:
+                compiled = save_avatar(compiled, output_path)
+        except BuildCancelledError:
+            return  # the node stops, or a newer avatar is there
+        except EXPECTED_ERRORS as error:
+            self.get_logger().warning(f"the avatar stays without compiled animation: {error}")
+            return
+        self._publish(compiled)
+
+    def compile(self, avatar: Avatar, progress: Callable[[str, float], None]) -> Avatar:
+        """The core's quick compilation; a test puts its own here."""
+        return compile_avatar(avatar, quick(), progress=progress)
 
     def build_from_images(self, images: list[np.ndarray], **options: object) -> BuildResult:
         """The core's build; a test puts its own here."""
@@ -313,4 +342,5 @@ class AvatarBuilderNode(ManagedNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node as a process of its own."""
+    torch.set_num_threads(1)  # what is live comes first
     return run(AvatarBuilderNode, args, lambda: MultiThreadedExecutor(num_threads=4))

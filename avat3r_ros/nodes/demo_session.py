@@ -121,7 +121,8 @@ def record(drive_s: float) -> tuple[Recording, Avatar, DemoRecorder]:
         with recorder.timed("capture and build"), tqdm(total=100, unit="%") as bar:
 
             def built() -> bool:
-                bar.set_description_str(f"building: {recorder.stage:<26.26}")
+                stage = f"building: {recorder.stage:<26.26}"
+                bar.set_description_str(stage, refresh=stage != bar.desc)
                 bar.update(round(100 * recorder.progress) - bar.n)
                 return result.done()
 

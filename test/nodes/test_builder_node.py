@@ -1,5 +1,6 @@
 """avatar_builder: action with feedback and cancel, load and save, one build at a time."""
 
+import dataclasses
 import threading
 import time
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from rclpy.qos import qos_profile_sensor_data as sensor
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from avat3r_ros.avatar_file import save_avatar
+from avat3r_ros.avatar_file import load_avatar, save_avatar
 from avat3r_ros.capture.frame_selection import SelectedFrame
 from avat3r_ros.nodes import view_capture
 from avat3r_ros.nodes.avatar_builder import LATCHED, AvatarBuilderNode
@@ -35,7 +36,8 @@ class Builder(AvatarBuilderNode):
         super().__init__(**options)
         self.go_on = threading.Event()
         self.go_on.set()
-        self.error = None
+        self.compile_on = threading.Event()
+        self.error = self.compile_error = None
         self.got = None
 
     def build_from_images(self, images, *, progress, cancelled, **options):
@@ -49,6 +51,13 @@ class Builder(AvatarBuilderNode):
         return SimpleNamespace(avatar=small_avatar(0.25), warnings=["the sides are guessed"])
 
     build_from_photos = build_from_images
+
+    def compile(self, avatar, progress):
+        while not self.compile_on.wait(0.01):
+            progress("finding components", 0.5)
+        if self.compile_error is not None:
+            raise self.compile_error
+        return dataclasses.replace(avatar, avatar_id="", metadata={"compiled": True})
 
 
 class FakeSelector:
@@ -105,6 +114,45 @@ def photos(tmp_path):
     for path in paths:
         Picture.new("RGB", (128, 128), "grey").save(path)
     return paths
+
+
+def test_the_compiled_animation_comes_after(graph, build, photos, tmp_path):
+    node = graph.start(Builder())
+    avatars = graph.listen(Avatar, "avatar", LATCHED)
+    path = tmp_path / "me.avat3r"
+    handle, _ = build(image_paths=photos, output_path=str(path))
+    assert result_of(graph, handle).success, "waits for nothing"
+    graph.until(lambda: avatars)
+    assert "compiled" not in load_avatar(path).metadata
+    node.compile_on.set()
+    graph.until(lambda: len(avatars) == 2)
+    assert avatar_from_msg(avatars[1]).metadata["compiled"]
+    assert load_avatar(path).metadata["compiled"]
+
+
+def test_a_newer_avatar_is_not_replaced_by_an_older_compiled_one(graph, build, photos):
+    node = graph.start(Builder())
+    avatars = graph.listen(Avatar, "avatar", LATCHED)
+    for count in (1, 2):
+        handle, _ = build(image_paths=photos)
+        assert result_of(graph, handle).success
+        graph.until(lambda count=count: len(avatars) == count)
+    node.compile_on.set()
+    graph.until(lambda: len(avatars) == 3)
+    graph.spin(0.3)
+    assert len(avatars) == 3
+
+
+def test_an_avatar_that_cannot_be_compiled_stays(graph, build, photos):
+    node = graph.start(Builder())
+    avatars = graph.listen(Avatar, "avatar", LATCHED)
+    node.compile_error = ValueError("no room")
+    node.compile_on.set()
+    handle, _ = build(image_paths=photos)
+    assert result_of(graph, handle).success
+    graph.spin(0.3)
+    assert len(avatars) == 1
+    assert not node.failed
 
 
 def test_build_from_photos_publishes_saves_and_reports(graph, build, photos, tmp_path):
