@@ -32,11 +32,12 @@ def rotary_tables(
 
 
 def rotate(tokens: Float[Tensor, "b a n d"], tables: Float[Tensor, "2 n 2 h"]) -> Tensor:
-    """Turn queries or keys by `rotary_tables`."""
-    cosines, sines = tables.to(tokens.dtype)
-    halves = tokens.unflatten(-1, (2, -1))
+    """Turn queries or keys by `rotary_tables`, in float32 whatever their own precision."""
+    cosines, sines = tables
+    halves = tokens.float().unflatten(-1, (2, -1))
     first, second = halves.chunk(2, -1)
-    return (halves * cosines + torch.cat([-second, first], -1) * sines).flatten(-2)
+    turned = halves * cosines + torch.cat([-second, first], -1) * sines
+    return turned.flatten(-2).to(tokens.dtype)
 
 
 def _split_heads(tokens: Tensor, heads: int) -> Tensor:
