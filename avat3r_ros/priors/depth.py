@@ -36,6 +36,9 @@ FIT_REGIONS = ("skin", "brows", "lips")
 BLEND_M = 0.02
 """Width of the band around the face over which the network takes over from the template."""
 
+MAX_CORRECTION_M = 0.015
+"""On the face the network and the template differ by less, or they see different things."""
+
 MAX_MISFIT_M = 0.012
 """A view whose fitted depth misses the template's face by more (median) keeps the template."""
 
@@ -174,16 +177,18 @@ def _joined(
 ) -> np.ndarray:
     """The template's depth on the face, the network's beyond it, without a step between them.
 
-    On the face the network is moved onto the template; beyond it the correction of the nearest
-    pixel of the face fades out over `BLEND_M`.
+    The correction that lays the network on the face fades out beyond it over `BLEND_M`. Pixels of
+    the face's outline on which the two are far apart show the neck to one of them and the jaw to
+    the other; they keep the template and correct nothing.
     """
-    distance, nearest = distance_transform_edt(~face, return_indices=True)
-    distance_m = distance * pixel_m
-    correction = (head_depth - depth)[tuple(nearest)]
-    fade = np.exp(-((distance_m / BLEND_M) ** 2))
-    joined = depth + fade * correction
+    agree = face & (np.abs(head_depth - depth) < MAX_CORRECTION_M)
+    if not agree.any():
+        return head_depth
+    distance, nearest = distance_transform_edt(~agree, return_indices=True)
+    fade = np.exp(-((distance * pixel_m / BLEND_M) ** 2))
+    joined = depth + fade * (head_depth - depth)[tuple(nearest)]
     wrong = np.abs(joined - head_depth) > MAX_CHANGE_M
-    return np.where(wrong | ~mask, head_depth, joined)
+    return np.where(face | wrong | ~mask, head_depth, joined)
 
 
 def _edges(depth: np.ndarray, mask: np.ndarray) -> np.ndarray:
