@@ -63,7 +63,7 @@ def test_features_reach_the_network_and_their_licence_the_user(workplace, capsys
         (["--features", "sapiens"], "features of sapiens need their weights"),
         (["--features", "dinov2", "--features-weights", "ENCODER"], "no such folder"),
         (["--position-maps", "depth"], "need the folder of a depth network"),
-        (["--position-maps", "dust3r", "--dust3r-weights", "ENCODER"], "sapiens.pt2"),
+        (["--position-maps", "dust3r", "--dust3r-weights", "ENCODER"], "a TorchScript program"),
         (["--dust3r-weights", "a.pth"], "only used with --position-maps dust3r"),
     ],
 )

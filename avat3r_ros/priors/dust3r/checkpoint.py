@@ -10,6 +10,7 @@ import argparse
 import difflib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +103,9 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # What torch warns of, the errors below say.
+            warnings.simplefilter("ignore", UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         # Torch's advice to allow everything must not reach a user.
@@ -110,6 +113,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         if refused:
             raise Dust3rWeightsError(
                 f"{path}: refused, because reading it would run code: it calls {refused[1]}"
+            ) from error
+        if "TorchScript" in str(error):
+            raise Dust3rWeightsError(
+                f"{path}: a TorchScript program, expected a checkpoint of DUSt3R"
             ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise Dust3rWeightsError(f"{path}: damaged or truncated: {reason}") from error
