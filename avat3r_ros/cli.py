@@ -115,9 +115,9 @@ def make_parser() -> argparse.ArgumentParser:
     compiling.add_argument(
         "--prune-below",
         type=float,
-        default=0.1,
+        default=0.05,
         metavar="PIXELS",
-        help="leave out what covers less in every tried picture; 0 keeps all (default: 0.1)",
+        help="leave out what covers less in every tried picture; 0 keeps all (default: 0.05)",
     )
     compiling.add_argument(
         "--thin",

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from avat3r_ros.animation.features import FeatureMap, fit_features
-from avat3r_ros.native.basis import GROUP_WIDTHS, LANES, MAX_RANK, OPACITY
+from avat3r_ros.native.basis import GROUP_WIDTHS, HALF_AXES, LANES, MAX_RANK, OPACITY, POSITION
 
 BLOCK_SIZE = 64
 """Gaussians that share components. Fewer: fewer components each, and a larger map."""
@@ -29,6 +29,9 @@ BLOCK_SIZE = 64
 TOLERANCES = (0.05, 0.03, 0.03, 1 / 255, 0.01)
 """Root mean square error allowed over the codes: position, half axes and thickness in mm, colour,
 opacity. A pixel of a 512x512 picture is 0.6 mm, a typical half axis as much. Ours."""
+
+FADING_TOLERANCE = 0.2
+"""Tolerance of half axes, relative to other blocks', where opacity follows their area."""
 
 MAX_ERROR = 5.0
 """Error allowed at any evaluated code, in tolerances."""
@@ -180,12 +183,15 @@ def _fit_blocks(
         components: list[Tensor | None] = [None] * 5
         for group in groups:
             changed = block[:, GROUP_SLICES[group]]
-            combined, found = _reduce(inputs, changed, tolerance * TOLERANCES[group])
+            allowed = tolerance * TOLERANCES[group]
+            if group == HALF_AXES and first < num_fading:
+                allowed *= FADING_TOLERANCE
+            combined, found = _reduce(inputs, changed, allowed)
             ranks[i, group] = len(combined)
             if len(combined):
                 maps.append(combined)
                 components[group] = found
-        fades[i] = int(first < num_fading and ranks[i, 1] > 0)
+        fades[i] = int(first < num_fading and ranks[i, HALF_AXES] > 0)
         streams.append(
             _pack(components, resting[rows], limits[rows], inverse_area[rows], bool(fades[i]))
         )
@@ -244,11 +250,11 @@ def _pack(
     for group, (found, columns) in enumerate(zip(components, GROUP_SLICES, strict=True)):
         if found is None and not (group == OPACITY and fades):
             continue
-        if group == 1:
+        if group == HALF_AXES:
             rows.append(limits)
             if fades:
                 rows.append(inverse_area[:, None])
-        if group != 0:
+        if group != POSITION:
             rows.append(resting[:, columns])
         if found is not None:
             rows.append(found.flatten(1))  # (n, K * W)

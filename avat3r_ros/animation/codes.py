@@ -11,7 +11,9 @@ from jaxtyping import Float
 
 from avat3r_ros.data.expressions import random_code
 from avat3r_ros.data.performance import CAPTURE_S, PERFORMANCE_S, Performance
-from avat3r_ros.expression import ARKIT_52, CODE_SPACES, arkit_code
+from avat3r_ros.expression import CODE_SPACES, arkit_code
+
+ARKIT_SPACE = "arkit_52"
 
 FREQUENT = (
     "jawOpen", "mouthSmile", "mouthFunnel", "mouthPucker", "mouthFrown", "mouthStretch",
@@ -36,6 +38,13 @@ def frequent_pairs() -> dict[str, Float[np.ndarray, "52"]]:
     return pairs
 
 
+def random_codes(code_space: str, count: int, rng: np.random.Generator) -> Float[np.ndarray, "s e"]:
+    """Codes as drivers produce them, in no order."""
+    if code_space != ARKIT_SPACE:
+        return rng.standard_normal((count, CODE_SPACES[code_space]), np.float32)
+    return np.stack([random_code(rng) for _ in range(count)])
+
+
 def compile_codes(code_space: str, count: int, seed: int = 0) -> Float[np.ndarray, "s e"]:
     """Choose codes to evaluate: the neutral one first, then units, then pairs and random codes.
 
@@ -49,24 +58,19 @@ def compile_codes(code_space: str, count: int, seed: int = 0) -> Float[np.ndarra
     codes = [np.zeros(length, np.float32), *np.eye(length, dtype=np.float32)]
     rest = max(1, count - len(codes))  # at least one, to check the fit by
     if code_space != ARKIT_SPACE:
-        return np.stack([*codes, *rng.standard_normal((rest, length), np.float32)])
+        return np.stack([*codes, *random_codes(code_space, rest, rng)])
     pairs = list(frequent_pairs().values())
     chosen = rng.permutation(len(pairs))[: rest // 3]
     # Half scores as well, so that what is not linear in one movement shows.
     codes += [pairs[i] * rng.uniform(0.5, 1.25) for i in chosen]
-    codes += [random_code(rng) for _ in range(max(1, count - len(codes)))]
+    codes += [*random_codes(code_space, max(1, count - len(codes)), rng)]
     return np.stack(codes).clip(0, 1)
 
 
 def driven_codes(code_space: str, count: int, seed: int = 1) -> Float[np.ndarray, "s e"]:
     """Codes of a performance, evenly spaced in time: none is among the compiled ones."""
     if code_space != ARKIT_SPACE:
-        rng = np.random.default_rng([seed, 23])
-        return rng.standard_normal((count, CODE_SPACES[code_space]), np.float32)
+        return random_codes(code_space, count, np.random.default_rng([seed, 23]))
     performance = Performance(seed)
     times = CAPTURE_S + PERFORMANCE_S * (np.arange(count) + 0.5) / count
     return np.stack([performance.code(time) for time in times])
-
-
-ARKIT_SPACE = "arkit_52"
-assert CODE_SPACES[ARKIT_SPACE] == len(ARKIT_52)

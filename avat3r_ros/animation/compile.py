@@ -15,7 +15,7 @@ from avat3r_ros.animation import basis_fit, compiled
 from avat3r_ros.animation.accuracy import measure_accuracy
 from avat3r_ros.animation.codes import compile_codes
 from avat3r_ros.animation.compiled import CompiledParts
-from avat3r_ros.animation.contributions import largest_contributions
+from avat3r_ros.animation.contributions import PICTURE_PX, largest_contributions
 from avat3r_ros.animation.snapshots import MILLIMETRES, FullPath
 from avat3r_ros.model import Avat3r, restore_avatar
 from avat3r_ros.model.rig_motion import FADE_FROM, FADE_TO
@@ -52,7 +52,7 @@ class CompileConfig:
     """
 
     num_codes: int = 0
-    prune_below_px: float = 0.1
+    prune_below_px: float = 0.05
     max_mb: float = 25.0
     num_test_codes: int = 60
     num_test_pairs: int = 200
@@ -97,12 +97,13 @@ def compile_avatar(
     num_codes = config.num_codes or (96 if path.network is None else 384)
     codes = compile_codes(avatar.code_space, num_codes, config.seed)
 
-    keep = torch.ones(len(path), dtype=torch.bool)
+    keep, pruned_bound = torch.ones(len(path), dtype=torch.bool), 0.0
     if config.prune_below_px:
         most = largest_contributions(
             path, avatar.code_space, lambda done: report("finding what is seen", 0.3 * done)
         )
         keep = most >= config.prune_below_px
+        pruned_bound = float(most[~keep].sum()) / PICTURE_PX**2
     start = 0.3 if config.prune_below_px else 0.0
     changes = _evaluate(
         path, codes, lambda done: report("evaluating codes", start + (0.75 - start) * done)
@@ -130,6 +131,8 @@ def compile_avatar(
         "num_centers": len(parts.feature_map.centers),
         "num_moving": parts.basis.num_gaussians,
         "num_pruned": int((~keep).sum()),
+        # To first order, the mean change of a tried picture's colours is no more than this.
+        "pruned_mean_change_bound": pruned_bound,
         **fit_facts,
         "settings": asdict(config),
         "accuracy": accuracy.to_json(),
