@@ -128,7 +128,7 @@ class PixelDecoder(nn.Module):
             pixel_features: What `from_pixels` makes of `pixel_inputs`; once per person.
         """
         features = self.from_tokens(self.norm(tokens))
-        if not torch.is_grad_enabled() and not tokens.is_cuda:
+        if not torch.is_grad_enabled() and features.is_cpu and features.dtype == torch.float32:
             return self._decode_in_chunks(features, places, pixel_features)
         between = torch.stack([_between(one, places, slice(None)) for one in features])
         hidden = nn.functional.gelu(between + pixel_features)
@@ -159,5 +159,8 @@ class PixelDecoder(nn.Module):
 def _between(features: Float[Tensor, "t f"], places: PixelPlaces, rows: slice) -> Tensor:
     """Features of tokens at pixels between them."""
     return nn.functional.embedding_bag(
-        places.tokens[rows], features, per_sample_weights=places.weights[rows], mode="sum"
+        places.tokens[rows],
+        features,
+        per_sample_weights=places.weights[rows].to(features.dtype),
+        mode="sum",
     )
