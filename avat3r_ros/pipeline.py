@@ -130,7 +130,8 @@ def build_avatar_from_images(
         faces: Tracker results for the images, if the caller has them; found here otherwise.
         focals_px: Focal length of each image in pixels, None where unknown.
         preset: Network preset (`model.preset`).
-        trained: Use the preset's shipped weights; False builds on the untrained base guess.
+        trained: Use the preset's shipped weights; False builds on the untrained base guess, and so
+            do position maps other than the template's: the weights were trained with those.
         network: Used instead of a preset, e.g. to compare variants.
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
@@ -153,7 +154,8 @@ def build_avatar_from_images(
             f"right and one from above or below), got {len(images)}"
         )
     if network is None:
-        network = load_network(preset, trained=trained)
+        # Shipped weights correct the errors of the template's fit, and of nothing else.
+        network = load_network(preset, trained=trained and position_prior is TEMPLATE)
     _check_features(network, features)
 
     def step(stage: str, fraction: float) -> None:

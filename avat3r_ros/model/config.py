@@ -232,7 +232,6 @@ def tiny() -> Avat3rConfig:
         expression_hidden=128,
         upsampler="pixel",
         condition_on_identity=True,
-        expression_basis=8,
         code_correction=64,
     )
 

@@ -51,7 +51,8 @@ class BuilderConfig:
         build_on_start: Without avatar_path, build from the image topic at activation.
         output_path: Where an avatar built on start is saved; empty does not save it.
         preset: Network preset.
-        trained: Use the preset's shipped weights; false builds on the untrained base guess.
+        trained: Use the preset's shipped weights; false builds on the untrained base guess, whose
+            compiled animation takes seconds to make.
         compiled: Make the compiled animation too where that takes seconds (avatars without trained
             weights), and publish the avatar again with it: the renderer then needs a tenth of the
             time per frame.
@@ -61,7 +62,7 @@ class BuilderConfig:
     build_on_start: bool = False
     output_path: str = ""
     preset: str = "tiny"
-    trained: bool = True
+    trained: bool = False
     compiled: bool = True
 
 

@@ -243,13 +243,15 @@ class _Run:
         rate = learning_rate(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["relative_rate"]
-        loss, scalars = step_loss(
-            self.network,
-            people,
-            config.step,
-            rng,
-            with_pictures=self.step >= config.geometry_share * config.steps,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))  # of what is left out in the network
+            loss, scalars = step_loss(
+                self.network,
+                people,
+                config.step,
+                rng,
+                with_pictures=self.step >= config.geometry_share * config.steps,
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)

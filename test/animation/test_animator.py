@@ -45,7 +45,7 @@ def test_results_do_not_depend_on_earlier_codes(animator):
 
 def test_a_trained_avatar_uses_its_network(views, template, untrained):
     torch.manual_seed(0)
-    network = Avat3r(preset("debug"), template)
+    network = Avat3r(preset("debug"), template).eval()
     for layer in network.output_layers():
         torch.nn.init.normal_(layer.weight, std=0.1)
     animator = Animator(build_avatar(views, network), template=template)

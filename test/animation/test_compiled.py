@@ -27,7 +27,7 @@ CODES = {
 
 def with_network(views, template, seed=0):
     torch.manual_seed(seed)
-    network = Avat3r(preset("debug"), template)
+    network = Avat3r(preset("debug"), template).eval()
     for layer in network.output_layers():
         torch.nn.init.normal_(layer.weight, std=0.003)
     return build_avatar(views, network)

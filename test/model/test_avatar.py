@@ -24,7 +24,7 @@ FIELDS = tuple(Gaussians.__dataclass_fields__)
 
 def network_of(template, trained):
     torch.manual_seed(0)
-    network = Avat3r(preset("debug"), template)
+    network = Avat3r(preset("debug"), template).eval()
     if trained:
         for layer in network.output_layers():
             torch.nn.init.normal_(layer.weight, std=0.1)

@@ -19,7 +19,7 @@ from avat3r_ros.model import (
 @pytest.fixture
 def network(template):
     torch.manual_seed(0)
-    network = Avat3r(preset("debug"), template)
+    network = Avat3r(preset("debug"), template).eval()
     for layer in network.output_layers():
         torch.nn.init.normal_(layer.weight, std=0.1)
     return network

@@ -29,7 +29,10 @@ def test_unknown_preset_names_the_closest():
         ({"num_heads": 5}, "divide"),
         ({"upsampler": "GRM"}, "did you mean 'grm'"),
         ({"layout": "interleaved", "self_attention_layers": 3}, "as many"),
-        ({"condition_on_reference_codes": False}, "condition_on_reference_codes"),
+        (
+            {"expression_basis": 8, "condition_on_reference_codes": False},
+            "condition_on_reference_codes",
+        ),
         ({"use_features": True}, "feature_channels"),
         ({"position_skip": False}, "position_skip"),
         ({"code_space": "ava256_256"}, "arkit_52"),

@@ -35,7 +35,7 @@ CODE = torch.from_numpy(arkit_code(jawOpen=0.7, eyeBlink=0.3))
 
 def network_of(config, template, perturbed=False):
     torch.manual_seed(0)
-    network = Avat3r(config, template)
+    network = Avat3r(config, template).eval()
     if perturbed:
         for layer in network.output_layers():
             torch.nn.init.normal_(layer.weight, std=0.1)
