@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from avat3r_ros import native
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.types import Camera, HeadCrops
 
 BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
@@ -22,8 +22,6 @@ BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
 
 BOX_SIZE_M = 0.32
 """Side of the crop at the middle's distance: head and neck, and 4 cm of hair above."""
-
-CHIN_LANDMARK = 152
 
 NECK_BELOW_CHIN_M = 0.03
 """How far under the chin of the resting face the neck is cut, in front."""

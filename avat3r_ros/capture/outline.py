@@ -30,7 +30,6 @@ REACH_M = 0.02
 NECK_BELOW_CHIN_M = 0.04
 """Below it lie collars."""
 
-CHIN_LANDMARK = 152
 POINTS_PER_VIEW = 150
 """Points of an outline that are used, evenly spread."""
 
@@ -86,7 +85,11 @@ def find_outline(
     small_k = np.diag([*scales, 1.0]) @ intrinsics
     inside = cv2.resize(matte.astype(np.float32), size, interpolation=cv2.INTER_AREA) > BACKGROUND
     ids, weights, _ = native.rasterize_mesh(
-        vertices, _outer_triangles(template), small_k, camera_from_head, *size
+        vertices,
+        template.triangles_without_lashes().int().numpy(),
+        small_k,
+        camera_from_head,
+        *size,
     )
     row, column = np.nonzero(_edge(ids >= 0))
     if not inside.any() or inside.all() or not len(row):
@@ -113,12 +116,6 @@ def find_outline(
         normal=normal[chosen],
         one_sided=template.region_mask("scalp").numpy()[triangles[chosen]],
     )
-
-
-def _outer_triangles(template: HeadTemplate) -> np.ndarray:
-    """Triangles with the lashes collapsed: they are thinner than what a matte shows."""
-    lashes = template.region_mask("eyelashes").numpy()
-    return np.where(lashes[:, None], 0, template.triangles.int().numpy())
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:

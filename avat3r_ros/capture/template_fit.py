@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float
 
 from avat3r_ros.capture.landmark_problem import FitState, LandmarkProblem
-from avat3r_ros.capture.outline import CHIN_LANDMARK, Outline, find_outline
+from avat3r_ros.capture.outline import Outline, find_outline
 from avat3r_ros.expression import validate_code
 from avat3r_ros.geometry import intrinsics_matrix, pose_matrix
-from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate
+from avat3r_ros.rig import CHIN_LANDMARK, NUM_LANDMARKS, HeadTemplate
 from avat3r_ros.types import FaceState
 
 OUTLINE_ROUNDS = 4

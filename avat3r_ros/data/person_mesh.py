@@ -10,10 +10,10 @@ from torch import Tensor
 from avat3r_ros import native
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.expression import validate_code
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.types import Camera, SurfaceBinding
 
-CHIN_LANDMARK, NECK_BELOW_CHIN_M, NECK_SLOPE = 152, 0.03, 0.25
+NECK_BELOW_CHIN_M, NECK_SLOPE = 0.03, 0.25
 """A head alone ends at a plane this far under the resting chin, in front, rising by the slope
 towards the nape (metres per metre): where head crops of photos end, too."""
 

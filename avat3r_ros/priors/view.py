@@ -44,9 +44,7 @@ class ReferenceView:
         self.head_from_camera = invert_pose(self.camera_from_head)
         self.center = self.head_from_camera[:3, 3]
         self.triangles = template.triangles.int().numpy()
-        # Lashes are thinner than pixels: what is seen between them counts.
-        lashes = template.region_mask("eyelashes").numpy()
-        self._drawn = np.where(lashes[:, None], 0, self.triangles)
+        self._drawn = template.triangles_without_lashes().int().numpy()
         self.vertices = template.vertices(crops.identity, crops.codes[index]).numpy()
         self.draw()
 

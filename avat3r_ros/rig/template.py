@@ -37,6 +37,9 @@ REGIONS = (
 )
 """Names of the values of `HeadTemplate.triangle_regions`; left and right are the subject's."""
 
+CHIN_LANDMARK = 152
+"""MediaPipe's landmark at the tip of the chin."""
+
 
 @dataclass(frozen=True)
 class HeadTemplate:
@@ -137,6 +140,10 @@ class HeadTemplate:
             raise ValueError(f"unknown regions {sorted(unknown)}, expected some of {REGIONS}")
         wanted = torch.tensor([REGIONS.index(name) for name in names])
         return torch.isin(self.triangle_regions, wanted.to(self.triangle_regions.device))
+
+    def triangles_without_lashes(self) -> Int[Tensor, "f 3"]:
+        """Triangles with the lashes collapsed: thinner than pixels, they hide nothing in photos."""
+        return self.triangles.masked_fill(self.region_mask("eyelashes")[:, None], 0)
 
 
 @lru_cache(maxsize=4)
