@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import distance_transform_edt
 
 from avat3r_ros import native
 from avat3r_ros.rig import HeadTemplate
@@ -128,7 +127,11 @@ def _signed_distance(
     mask: np.ndarray, row: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distance of pixels from a mask's edge, positive outside, and the edge's outward normal."""
-    distance = distance_transform_edt(~mask) - distance_transform_edt(mask)
+    outside, inside = (
+        cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        for part in (~mask, mask)
+    )
+    distance = outside.astype(np.float64) - inside
     distance -= np.where(mask, -0.5, 0.5)  # the edge lies between pixels
     distance = cv2.GaussianBlur(distance, (0, 0), MATTE_BLUR_PX)
     slope = np.stack(

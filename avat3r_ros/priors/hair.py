@@ -6,9 +6,9 @@ smoothly, and it is zero at the hairline. All photos then share one hair surface
 doubles nor fans out between them.
 """
 
+import cv2
 import numpy as np
 from scipy import sparse
-from scipy.ndimage import distance_transform_edt
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 
@@ -68,7 +68,8 @@ def _observe(
     outline = on_scalp & inside & (np.abs(view.facing(vertices, normals)) < OUTLINE_FACING)
     thickness = np.zeros(len(vertices))
     beyond = ~view.on_mesh & (view.mask > SEEN_MASK)
-    beyond &= distance_transform_edt(~view.on_mesh) > MIN_PIXELS_OFF
+    off_mesh = (~view.on_mesh).astype(np.uint8)
+    beyond &= cv2.distanceTransform(off_mesh, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > MIN_PIXELS_OFF
     if beyond.any():
         points = view.points[beyond]
         _, nearest = cKDTree(vertices[outer]).query(points, distance_upper_bound=MAX_THICKNESS_M)

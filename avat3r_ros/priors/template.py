@@ -5,10 +5,11 @@ crops, cameras, codes ──rasterize──► surface point, triangle, barycent
                       ──claims────► which of several views may speak for a surface point
 """
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.priors.hair import hair_thickness
@@ -140,7 +141,9 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
         if other is not view:
             # What another photo shows as background is not there.
             row, column, inside, _ = other.pixels_of(view.points[off])
-            outside_m = distance_transform_edt(other.mask <= SEEN_MASK) * other.pixel_size_m()
+            background = (other.mask <= SEEN_MASK).astype(np.uint8)
+            outside_px = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            outside_m = outside_px * other.pixel_size_m()
             supported &= ~inside | (outside_m[row, column] < MATTE_TOLERANCE_M)
     confidence[off] = np.where(supported, OFF_MESH_CONFIDENCE, 0.2)
     return confidence
