@@ -21,7 +21,6 @@ from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
-from jaxtyping import Float
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from std_srvs.srv import SetBool
 
@@ -39,12 +38,12 @@ from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
 from avat3r_ros.nodes.presence import OperatorPresence, Presence, PresenceConfig, State
+from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
 from avat3r_ros.nodes.transforms import TransformReader
 from avat3r_ros.nodes.viewpoint import (
     ViewConfig,
     body_from_turned_head,
     default_viewer_from_body,
-    eye_cameras,
     head_turn,
 )
 from avat3r_ros.rendering import FrameRenderer
@@ -99,27 +98,6 @@ class RendererConfig:
             raise ValueError(f"expected a background of 3 values in [0, 1], got {self.background}")
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What the render thread shows until the next one comes.
-
-    Attributes:
-        state: LIVE to PLACEHOLDER.
-        gaussians: None for the placeholder.
-        body_from_head: Turn of the operator's head.
-        stamp: Acquisition stamp of the driving image, None where nothing drives.
-        arrival_s: When its code arrived (monotonic clock).
-        text: Shown in the placeholder.
-    """
-
-    state: State
-    gaussians: Gaussians | None
-    body_from_head: Float[np.ndarray, "4 4"]
-    stamp: object | None
-    arrival_s: float
-    text: str = ""
-
-
 class AvatarRendererNode(ManagedNode):
     """See the module."""
 
@@ -144,10 +122,12 @@ class AvatarRendererNode(ManagedNode):
         self._view: ViewConfig = self.config("view.")
         self._presence = OperatorPresence(self.config("presence."))
         torch.set_num_threads(self._num_threads())
-        self._renderer = self.make_renderer()
-        self._warm_up()
         output: OutputConfig = self.config("output.")
-        self._frames = FramePublisher(self, self._view, output, self._renderer)
+        self._drawing = SceneRenderer(
+            self.make_renderer(), self._view, self._config.background, depth=output.depth
+        )
+        self._drawing.warm_up(self._device())
+        self._frames = FramePublisher(self, self._view, output)
         frame = self._config.viewer_frame
         self._transforms = TransformReader(self) if frame else None
         self._viewer_from_body = default_viewer_from_body(self._view)
@@ -173,23 +153,6 @@ class AvatarRendererNode(ManagedNode):
         if self._config.device != "auto":
             return self._config.device
         return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def _warm_up(self) -> None:
-        """Render one Gaussian: compiling or loading a rasterizer must not cost the first frame.
-
-        Raises:
-            RuntimeError: The rasterizer cannot be used; the message says what helps.
-        """
-        dot = Gaussians(
-            means=torch.zeros(1, 3),
-            quats_wxyz=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
-            scales=torch.full((1, 3), 0.01),
-            opacities=torch.ones(1),
-            colors=torch.ones(1, 3),
-        )
-        viewer_from_body = default_viewer_from_body(self._view)
-        cameras = eye_cameras(self._view, viewer_from_body, np.eye(4))
-        self._renderer.render_u8(dot.to(self._device()), cameras)
 
     def _num_threads(self) -> int:
         return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
@@ -355,13 +318,12 @@ class AvatarRendererNode(ManagedNode):
                 self._viewer_from_body = invert_pose(pose) @ FACE_FROM_HEAD
         viewer_from_body = self._viewer_from_body  # as late as it can be
         stamp = scene.stamp if scene.stamp is not None else self.get_clock().now().to_msg()
-        if scene.gaussians is None:
-            self._frames.publish_placeholder(scene.text, viewer_from_body, stamp)
-            return
-        cameras = eye_cameras(self._view, viewer_from_body, scene.body_from_head)
-        self._frames.publish(
-            scene.gaussians, cameras, self._config.background, viewer_from_body, stamp
-        )
+        with self.times.measure("render"):
+            frame = self._drawing.draw(scene, viewer_from_body)
+        with self.times.measure("publish"):
+            self._frames.publish(frame, stamp)
+        if scene.gaussians is not None:
+            self._frames.publish_points(scene.gaussians, stamp)
         if first and scene.state == State.LIVE:
             self.times.record("expression to image", time.monotonic() - scene.arrival_s)
             age_s = self.get_clock().now().nanoseconds * 1e-9 - stamp_s_from_msg(scene.stamp)

@@ -8,7 +8,6 @@ import numpy as np
 from avat3r.msg import RendererStatus
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import PoseStamped
-from jaxtyping import Float
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -21,12 +20,9 @@ from avat3r_ros.nodes.conversions import (
 from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode
 from avat3r_ros.nodes.parameters import ranged
-from avat3r_ros.nodes.viewpoint import ViewConfig, eye_cameras, placeholder_picture
-from avat3r_ros.rendering import FrameRenderer, render_gaussians
-from avat3r_ros.types import Camera, Gaussians
-
-MIN_ALPHA = 0.5
-"""Pixels that are more transparent have no depth."""
+from avat3r_ros.nodes.scene_renderer import Frame
+from avat3r_ros.nodes.viewpoint import ViewConfig
+from avat3r_ros.types import Gaussians
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,10 @@ class OutputConfig:
 
 
 class FramePublisher:
-    """Renders and publishes; used by the render thread alone."""
+    """Publishes finished frames; used by the render thread alone."""
 
-    def __init__(
-        self, node: ManagedNode, view: ViewConfig, output: OutputConfig, renderer: FrameRenderer
-    ) -> None:
-        self._node, self._view, self._output, self._renderer = node, view, output, renderer
+    def __init__(self, node: ManagedNode, view: ViewConfig, output: OutputConfig) -> None:
+        self._node, self._view, self._output = node, view, output
         self._publishers: list = []
         self._images = {eye: self._make(Image, f"{eye}image_raw") for eye in view.eyes}
         self._infos = {eye: self._make(CameraInfo, f"{eye}camera_info") for eye in view.eyes}
@@ -66,7 +60,6 @@ class FramePublisher:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._status = self._make(RendererStatus, "~/status", latched)
         self._points_sent_s = -np.inf
-        self._placeholders: dict[str, np.ndarray] = {}
 
     @property
     def body_frame(self) -> str:
@@ -78,34 +71,34 @@ class FramePublisher:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def publish(
-        self,
-        gaussians: Gaussians,
-        cameras: Camera,
-        background: tuple[float, float, float],
-        viewer_from_body: Float[np.ndarray, "4 4"],
-        stamp: Time,
-    ) -> None:
-        """Render one frame for all eyes and publish it with `stamp`."""
-        color = np.asarray(background, np.float32)
-        with self._node.times.measure("render"):
-            images = self._renderer.render_u8(gaussians, cameras, color, "rgb")
-        with self._node.times.measure("publish"):
-            self._send(images, cameras, viewer_from_body, stamp)
-        if self._depth is not None:
-            with self._node.times.measure("depth"):
-                self._send_depth(gaussians, cameras[:1], stamp)
-        self._send_points(gaussians, stamp)
+    def publish(self, frame: Frame, stamp: Time) -> None:
+        """Publish the images of all eyes, their cameras, the viewer pose and the depth."""
+        for i, eye in enumerate(self._view.eyes):
+            header = self._header(eye, stamp)
+            self._images[eye].publish(msg_from_image(frame.images[i], frame.encoding, header))
+            baseline_m = self._view.ipd_m if i == 1 else 0.0
+            info = camera_info_from_camera(frame.cameras[i], header, baseline_m=baseline_m)
+            self._infos[eye].publish(info)
+            if eye in self._compressed:
+                bgr = cv2.cvtColor(frame.images[i], cv2.COLOR_RGB2BGR)
+                quality = self._output.compressed_quality
+                self._compressed[eye].publish(compressed_from_image(bgr, quality, header))
+        pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
+        pose.pose = msg_from_viewer_from_body(frame.viewer_from_body)
+        self._pose.publish(pose)
+        if self._depth is not None and frame.depth_m is not None:
+            header = self._header(self._view.eyes[0], stamp)
+            self._depth.publish(msg_from_image(frame.depth_m, "32FC1", header))
 
-    def publish_placeholder(
-        self, text: str, viewer_from_body: Float[np.ndarray, "4 4"], stamp: Time
-    ) -> None:
-        """Publish the placeholder picture for all eyes."""
-        view = self._view
-        if text not in self._placeholders:
-            self._placeholders[text] = placeholder_picture(view.width, view.height, text)
-        images = [self._placeholders[text]] * len(view.eyes)
-        self._send(images, eye_cameras(view, viewer_from_body, np.eye(4)), viewer_from_body, stamp)
+    def publish_points(self, gaussians: Gaussians, stamp: Time) -> None:
+        """Publish the Gaussians as points while somebody listens, at `points_rate_hz`."""
+        rate = self._output.points_rate_hz
+        if rate == 0 or self._points.get_subscription_count() == 0:
+            return
+        if time.monotonic() - self._points_sent_s >= 1 / rate:
+            self._points_sent_s = time.monotonic()
+            header = Header(stamp=stamp, frame_id=self.body_frame)
+            self._points.publish(point_cloud_from_gaussians(gaussians, header))
 
     def publish_status(self, **fields: object) -> None:
         """Publish ~/status with the given fields."""
@@ -121,40 +114,3 @@ class FramePublisher:
     def _header(self, eye: str, stamp: Time) -> Header:
         name = eye.strip("/") or "viewer"
         return Header(stamp=stamp, frame_id=f"{self.body_frame}_{name}_optical_frame")
-
-    def _send(
-        self,
-        images: np.ndarray | list[np.ndarray],
-        cameras: Camera,
-        viewer_from_body: Float[np.ndarray, "4 4"],
-        stamp: Time,
-    ) -> None:
-        for i, eye in enumerate(self._view.eyes):
-            header = self._header(eye, stamp)
-            self._images[eye].publish(msg_from_image(images[i], "rgb8", header))
-            baseline_m = self._view.ipd_m if i == 1 else 0.0
-            info = camera_info_from_camera(cameras[i], header, baseline_m=baseline_m)
-            self._infos[eye].publish(info)
-            if eye in self._compressed:
-                bgr = cv2.cvtColor(images[i], cv2.COLOR_RGB2BGR)
-                quality = self._output.compressed_quality
-                self._compressed[eye].publish(compressed_from_image(bgr, quality, header))
-        pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
-        pose.pose = msg_from_viewer_from_body(viewer_from_body)
-        self._pose.publish(pose)
-
-    def _send_depth(self, gaussians: Gaussians, camera: Camera, stamp: Time) -> None:
-        views = render_gaussians(gaussians, camera, depth=True)
-        depth, alpha = views.depth[0, 0], views.alpha[0, 0]
-        metres = depth.masked_fill(alpha < MIN_ALPHA, float("nan")).cpu().numpy()
-        header = self._header(self._view.eyes[0], stamp)
-        self._depth.publish(msg_from_image(metres, "32FC1", header))
-
-    def _send_points(self, gaussians: Gaussians, stamp: Time) -> None:
-        rate = self._output.points_rate_hz
-        if rate == 0 or self._points.get_subscription_count() == 0:
-            return
-        if time.monotonic() - self._points_sent_s >= 1 / rate:
-            self._points_sent_s = time.monotonic()
-            header = Header(stamp=stamp, frame_id=self.body_frame)
-            self._points.publish(point_cloud_from_gaussians(gaussians, header))
