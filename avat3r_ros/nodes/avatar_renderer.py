@@ -34,6 +34,7 @@ from avat3r_ros.nodes.conversions import (
 )
 from avat3r_ros.nodes.expression_tracker import EXPRESSION_QOS
 from avat3r_ros.nodes.frame_publisher import FramePublisher, OutputConfig
+from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
@@ -54,9 +55,6 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 TICK_S = 0.03
 """How often the animation looks at the clock while nothing arrives."""
-
-MAX_SANE_AGE_S = 10.0
-"""A stamp farther away than this comes from another clock: no latency is computed from it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,9 @@ class AvatarRendererNode(ManagedNode):
         super().__init__("avatar_renderer", configs, **options)
         self._animate_bell, self._render_bell = threading.Event(), threading.Event()
         self._avatars: Mailbox[AvatarMsg] = Mailbox(self._animate_bell)
-        self._expressions: Mailbox[tuple[Expression, float]] = Mailbox(self._animate_bell)
+        self._expressions: Mailbox[tuple[Expression, float, FrameTimes]] = Mailbox(
+            self._animate_bell
+        )
         self._enabled = True
         self._animator: Animator | None = None
         self._avatar_id = self._avatar_sha256 = ""
@@ -187,8 +187,9 @@ class AvatarRendererNode(ManagedNode):
 
     # Callbacks: they only put things down for the threads
 
-    def _on_expression(self, msg: Expression) -> None:
-        self._expressions.put((msg, time.monotonic()))
+    def _on_expression(self, msg: Expression, info: dict) -> None:
+        times = arrived(stamp_s_from_msg(msg.header.stamp), info)
+        self._expressions.put((msg, time.monotonic(), times))
 
     def _on_viewer_pose(self, msg: PoseStamped) -> None:
         if msg.header.frame_id not in ("", self._frames.body_frame):
@@ -259,7 +260,7 @@ class AvatarRendererNode(ManagedNode):
         item = self._expressions.take()
         if item is None:
             return
-        msg, arrival_s = item
+        msg, arrival_s, times = item
         space = self._animator.code_space if self._animator is not None else "arkit_52"
         try:
             face = face_from_expression(msg, space)
@@ -273,20 +274,20 @@ class AvatarRendererNode(ManagedNode):
         except ValueError as error:
             self.refuse("expression", error)
             return
-        self._newest = (msg.header.stamp, arrival_s)
+        self._newest = (msg.header.stamp, times)
 
     def _scene_of(self, presence: Presence, gaussians: Gaussians, turn: np.ndarray) -> Scene:
-        stamp, arrival_s = self._newest
+        stamp, times = self._newest
         return Scene(
             state=presence.state,
             gaussians=gaussians,
             body_from_head=body_from_turned_head(turn),
             stamp=stamp if presence.stamp_s is not None else None,
-            arrival_s=arrival_s,
+            times=times.now("animated"),
         )
 
     def _placeholder(self, text: str) -> Scene:
-        return Scene(State.PLACEHOLDER, None, np.eye(4), None, time.monotonic(), text)
+        return Scene(State.PLACEHOLDER, None, np.eye(4), None, FrameTimes(), text)
 
     def _show(self, scene: Scene) -> None:
         self._scene = scene
@@ -320,15 +321,14 @@ class AvatarRendererNode(ManagedNode):
         stamp = scene.stamp if scene.stamp is not None else self.get_clock().now().to_msg()
         with self.times.measure("render"):
             frame = self._drawing.draw(scene, viewer_from_body)
+        rendered = scene.times.now("rendered")
         with self.times.measure("publish"):
             self._frames.publish(frame, stamp)
+        # A frame that is shown again, or held, says nothing about how fast it came.
+        if first and scene.state == State.LIVE:
+            self._frames.publish_times(rendered.now("published"), stamp)
         if scene.gaussians is not None:
             self._frames.publish_points(scene.gaussians, stamp)
-        if first and scene.state == State.LIVE:
-            self.times.record("expression to image", time.monotonic() - scene.arrival_s)
-            age_s = self.get_clock().now().nanoseconds * 1e-9 - stamp_s_from_msg(scene.stamp)
-            if 0.0 <= age_s < MAX_SANE_AGE_S:
-                self.times.record("camera to image", age_s)
 
     def _report(self, scene: Scene) -> None:
         silence_s = self._presence.at(time.monotonic()).silence_s

@@ -5,6 +5,7 @@ Services: ~/calibrate, ~/enable.
 """
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from avat3r_ros.nodes.conversions import (
     intrinsics_from_camera_info,
     stamp_s_from_msg,
 )
+from avat3r_ros.nodes.frame_times import FrameTimes
 from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode, run
@@ -186,7 +188,7 @@ class ExpressionTrackerNode(ManagedNode):
             self._record_age(face.stamp_s)
 
     def _track_one(self, image: np.ndarray, stamp_s: float) -> FaceState:
-        now_s = self._now_s()
+        now_s = time.monotonic()  # our own clock may be set as well
         if stamp_s < self._newest_stamp_s:
             if now_s - self._newest_arrival_s < CLOCK_SET_BACK_S:
                 raise ValueError(
@@ -207,14 +209,9 @@ class ExpressionTrackerNode(ManagedNode):
         self._states.append(face)
         return face
 
-    def _now_s(self) -> float:
-        return self.get_clock().now().nanoseconds * 1e-9
-
     def _record_age(self, stamp_s: float) -> None:
-        """Image to expression, where the camera's clock is ours."""
-        age_s = self._now_s() - stamp_s
-        if 0.0 <= age_s < 10.0:
-            self.times.record("image to expression", age_s)
+        """Time since the image was taken, where the camera's clock is ours."""
+        FrameTimes(captured_s=stamp_s).now("tracked").record(self.times)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from avat3r.msg import RendererStatus
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -17,6 +18,7 @@ from avat3r_ros.nodes.conversions import (
     msg_from_viewer_from_body,
     point_cloud_from_gaussians,
 )
+from avat3r_ros.nodes.frame_times import FrameTimes, msg_from_frame_times
 from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode
 from avat3r_ros.nodes.parameters import ranged
@@ -57,6 +59,7 @@ class FramePublisher:
         self._depth = self._make(Image, "depth/image_raw") if output.depth else None
         self._pose = self._make(PoseStamped, "~/render_pose")
         self._points = self._make(PointCloud2, "~/gaussians")
+        self._times = self._make(DiagnosticArray, "~/frame_times")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._status = self._make(RendererStatus, "~/status", latched)
         self._points_sent_s = -np.inf
@@ -99,6 +102,12 @@ class FramePublisher:
             self._points_sent_s = time.monotonic()
             header = Header(stamp=stamp, frame_id=self.body_frame)
             self._points.publish(point_cloud_from_gaussians(gaussians, header))
+
+    def publish_times(self, times: FrameTimes, stamp: Time) -> None:
+        """Note when a frame with a new expression passed each stage; publish it if asked for."""
+        times.record(self._node.times)
+        if self._times.get_subscription_count():
+            self._times.publish(msg_from_frame_times(times, stamp))
 
     def publish_status(self, **fields: object) -> None:
         """Publish ~/status with the given fields."""

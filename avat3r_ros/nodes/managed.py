@@ -15,6 +15,7 @@ from dataclasses import fields
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -72,7 +73,13 @@ class ManagedNode(LifecycleNode):
         change_state = self._service_change_state
         change_state.callback = self._tolerant_change_state(change_state.callback)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._diagnostics_timer = self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        # A steady clock: after the system's clock was set back an hour, a timer of the node's own
+        # clock would be silent for that hour.
+        self._diagnostics_timer = self.create_timer(
+            DIAGNOSTICS_PERIOD_S,
+            self._publish_diagnostics,
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     # What subclasses implement
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from avat3r_ros.nodes.frame_times import FrameTimes
 from avat3r_ros.nodes.presence import State
 from avat3r_ros.nodes.viewpoint import (
     ViewConfig,
@@ -35,7 +36,7 @@ class Scene:
         gaussians: None for the placeholder.
         body_from_head: Turn of the operator's head.
         stamp: Acquisition stamp of the driving image, None where nothing drives.
-        arrival_s: When its code arrived (monotonic clock).
+        times: When the driving image passed each stage so far.
         text: Shown in the placeholder.
     """
 
@@ -43,7 +44,7 @@ class Scene:
     gaussians: Gaussians | None
     body_from_head: Float[np.ndarray, "4 4"]
     stamp: object | None
-    arrival_s: float
+    times: FrameTimes
     text: str = ""
 
 
@@ -101,7 +102,7 @@ class SceneRenderer:
             opacities=torch.ones(1),
             colors=torch.ones(1, 3),
         ).to(device)
-        scene = Scene(State.NEUTRAL, dot, np.eye(4), None, 0.0)
+        scene = Scene(State.NEUTRAL, dot, np.eye(4), None, FrameTimes())
         self.draw(scene, default_viewer_from_body(self._view))
 
     def draw(self, scene: Scene, viewer_from_body: Float[np.ndarray, "4 4"]) -> Frame:

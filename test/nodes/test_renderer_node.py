@@ -327,5 +327,7 @@ def test_diagnostics_name_stages_and_refusals(stage, graph):
     status = arrays[-1].status[0]
     values = {v.key: v.value for v in status.values}
     assert status.name == "avat3r: /avatar_renderer"
-    assert {"animate", "render", "publish", "expression to image"} <= set(values)
+    assert {"animate", "render", "publish", "tracked to received", "received to animated"} <= set(
+        values
+    )
     assert values["refused expression"] == "1" and "p95" in values["render"]
