@@ -128,6 +128,50 @@ def invert_poses(a_from_b: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     return torch.cat([torch.cat([rotation, translation], -1), bottom], -2)
 
 
+def pose_from_twist(twist: Float[np.ndarray, "6"]) -> Float[np.ndarray, "4 4"]:
+    """Exponential of SE(3): where one unit of time of a steady screw motion leads.
+
+    Args:
+        twist: Turn (rotation vector, radians), then velocity (metres), both in the moving frame.
+
+    Source: Murray, Li and Sastry, "A Mathematical Introduction to Robotic Manipulation", 2.3.
+    """
+    turn, velocity = np.asarray(twist[:3], np.float64), np.asarray(twist[3:], np.float64)
+    w = _cross_matrix(turn)
+    angle = float(np.linalg.norm(turn))
+    if angle < 1e-6:  # second order: exact to the last digit here
+        rotation, shift = np.eye(3) + w + 0.5 * w @ w, np.eye(3) + 0.5 * w
+    else:
+        a, b = np.sin(angle) / angle, (1 - np.cos(angle)) / angle**2
+        rotation = np.eye(3) + a * w + b * w @ w
+        shift = np.eye(3) + b * w + (1 - a) / angle**2 * w @ w
+    return pose_matrix(rotation, shift @ velocity)
+
+
+def twist_from_pose(a_from_b: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "6"]:
+    """Logarithm of SE(3), inverse of `pose_from_twist` for turns below pi."""
+    pose = np.asarray(a_from_b, np.float64)
+    r = pose[:3, :3]
+    axis = 0.5 * np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
+    sine, cosine = float(np.linalg.norm(axis)), 0.5 * (float(np.trace(r)) - 1)
+    angle = float(np.arctan2(sine, cosine))
+    if angle < 3.0:
+        turn = axis * (angle / sine if sine > 1e-9 else 1.0)
+    else:  # the axis vanishes towards half turns, the quaternion does not
+        quat = quats_wxyz_from_matrices(torch.from_numpy(r.copy())).numpy()
+        turn = quat[1:] * (angle / np.linalg.norm(quat[1:]))
+    w = _cross_matrix(turn)
+    # 1 / angle^2 - cot(angle / 2) / (2 angle), and its limit
+    b = (1 - angle / (2 * np.tan(angle / 2))) / angle**2 if angle > 1e-3 else 1 / 12
+    velocity = (np.eye(3) - 0.5 * w + b * w @ w) @ pose[:3, 3]
+    return np.concatenate([turn, velocity])
+
+
+def _cross_matrix(v: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """Matrix whose product with x is v x x."""
+    return np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+
+
 def transform_points(
     a_from_b: Float[Tensor, "*b 4 4"], points_b: Float[Tensor, "*b n 3"]
 ) -> Float[Tensor, "*b n 3"]:

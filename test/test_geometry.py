@@ -52,6 +52,28 @@ def test_pose_inverses():
     )
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-7, 1e-4, 0.3, 2.9, 3.1])
+def test_twists_and_poses_are_inverses(angle):
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        axis = rng.normal(size=3)
+        twist = np.concatenate([angle * axis / np.linalg.norm(axis), rng.normal(size=3)])
+        assert np.allclose(geometry.twist_from_pose(geometry.pose_from_twist(twist)), twist)
+
+
+def test_a_steady_turn_about_a_point_keeps_that_point():
+    # A quarter turn about z, whose axis runs through (1, 0, 0) of the moving frame.
+    pose = geometry.pose_from_twist(np.array([0, 0, np.pi / 2, 0, -np.pi / 2, 0]))
+    assert np.allclose(pose @ [1, 0, 0, 1], [1, 0, 0, 1])
+    assert np.allclose(pose @ [0, 0, 0, 1], [1, -1, 0, 1])
+
+
+def test_half_a_twist_twice_is_the_whole():
+    twist = np.array([0.4, -0.2, 0.9, 0.3, 0.1, -0.5])
+    half = geometry.pose_from_twist(0.5 * twist)
+    assert np.allclose(half @ half, geometry.pose_from_twist(twist))
+
+
 def test_face_frame_axes_follow_rep_155():
     out_of_the_face, subject_left, scalp = (
         np.array([0, 0, 1]),

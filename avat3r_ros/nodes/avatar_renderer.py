@@ -21,12 +21,14 @@ from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseStamped
+from jaxtyping import Float
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from std_srvs.srv import SetBool
 
 from avat3r_ros.animation import PATHS, Animator
-from avat3r_ros.geometry import FACE_FROM_HEAD, invert_pose
+from avat3r_ros.geometry import invert_pose
 from avat3r_ros.nodes.conversions import (
+    HEAD_FROM_FACE,
     avatar_from_msg,
     face_from_expression,
     stamp_s_from_msg,
@@ -41,6 +43,7 @@ from avat3r_ros.nodes.parameters import ranged
 from avat3r_ros.nodes.presence import OperatorPresence, Presence, PresenceConfig, State
 from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
 from avat3r_ros.nodes.transforms import TransformReader
+from avat3r_ros.nodes.viewer_motion import ViewerConfig, ViewerMotion
 from avat3r_ros.nodes.viewpoint import (
     ViewConfig,
     body_from_turned_head,
@@ -103,6 +106,7 @@ class AvatarRendererNode(ManagedNode):
         configs = {
             "": RendererConfig,
             "view.": ViewConfig,
+            "viewer.": ViewerConfig,
             "presence.": PresenceConfig,
             "output.": OutputConfig,
         }
@@ -130,7 +134,11 @@ class AvatarRendererNode(ManagedNode):
         self._frames = FramePublisher(self, self._view, output)
         frame = self._config.viewer_frame
         self._transforms = TransformReader(self) if frame else None
-        self._viewer_from_body = default_viewer_from_body(self._view)
+        viewer: ViewerConfig = self.config("viewer.")
+        self._viewer = ViewerMotion(viewer, eye_offset_m=self._view.eye_offsets_m[-1])
+        self._display_delay_s = viewer.display_delay_s
+        self._drawing_s = 0.0
+        self._transform_stamp_s = -1.0
         self._scene = self._placeholder("no avatar yet")
         self._subscriptions_made = [
             self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED),
@@ -200,7 +208,10 @@ class AvatarRendererNode(ManagedNode):
             )
             return
         try:
-            self._viewer_from_body = viewer_from_body_from_msg(msg.pose)
+            body_from_viewer = invert_pose(viewer_from_body_from_msg(msg.pose))
+            self._viewer.observe(
+                body_from_viewer, stamp_s_from_msg(msg.header.stamp), self._now_s()
+            )
         except ValueError as error:
             self.refuse("viewer_pose", error)
             return
@@ -313,22 +324,43 @@ class AvatarRendererNode(ManagedNode):
             stop.wait(max(0.0, shortest_s - (time.monotonic() - start_s)))
 
     def _render_one(self, scene: Scene, *, first: bool) -> None:
-        if self._transforms is not None:
-            frames = (self._frames.body_frame, self._config.viewer_frame)
-            if (pose := self._transforms.newest(*frames)) is not None:
-                self._viewer_from_body = invert_pose(pose) @ FACE_FROM_HEAD
-        viewer_from_body = self._viewer_from_body  # as late as it can be
+        latched_s = time.monotonic()
+        viewer_from_body = self._latch_viewer()
         stamp = scene.stamp if scene.stamp is not None else self.get_clock().now().to_msg()
         with self.times.measure("render"):
             frame = self._drawing.draw(scene, viewer_from_body)
         rendered = scene.times.now("rendered")
         with self.times.measure("publish"):
             self._frames.publish(frame, stamp)
+        self._drawing_s += 0.2 * (time.monotonic() - latched_s - self._drawing_s)
         # A frame that is shown again, or held, says nothing about how fast it came.
         if first and scene.state == State.LIVE:
             self._frames.publish_times(rendered.now("published"), stamp)
         if scene.gaussians is not None:
             self._frames.publish_points(scene.gaussians, stamp)
+
+    def _now_s(self) -> float:
+        """The clock of the stamps."""
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _latch_viewer(self) -> Float[np.ndarray, "4 4"]:
+        """viewer_from_body at the time at which what is drawn now will be seen."""
+        if self._transforms is not None:
+            self._look_up_viewer()
+        body_from_viewer = self._viewer.at(self._now_s() + self._drawing_s + self._display_delay_s)
+        if body_from_viewer is None:
+            return default_viewer_from_body(self._view)
+        return invert_pose(body_from_viewer)
+
+    def _look_up_viewer(self) -> None:
+        """Take the viewer's newest pose from TF, if it is another one than before."""
+        try:
+            found = self._transforms.newest(self._frames.body_frame, self._config.viewer_frame)
+            if found is not None and found[1] != self._transform_stamp_s:
+                pose, self._transform_stamp_s = found
+                self._viewer.observe(HEAD_FROM_FACE @ pose, found[1], self._now_s())
+        except ValueError as error:
+            self.refuse("viewer_frame", error)
 
     def _report(self, scene: Scene) -> None:
         silence_s = self._presence.at(time.monotonic()).silence_s

@@ -7,7 +7,12 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from avat3r_ros.nodes.conversions import HEAD_FROM_FACE, msg_from_pose, pose_from_msg
+from avat3r_ros.nodes.conversions import (
+    HEAD_FROM_FACE,
+    msg_from_pose,
+    pose_from_msg,
+    stamp_s_from_msg,
+)
 from avat3r_ros.types import FaceState
 
 MISSING = "needs ROS's tf2_ros, which is not installed (apt-get install ros-$ROS_DISTRO-tf2-ros-py)"
@@ -53,15 +58,19 @@ class TransformReader:
         self._buffer = tf2_ros.Buffer()
         self._listener = tf2_ros.TransformListener(self._buffer, node)
 
-    def newest(self, parent: str, child: str) -> Float[np.ndarray, "4 4"] | None:
-        """Newest parent_from_child, or None while it is not known."""
+    def newest(self, parent: str, child: str) -> tuple[Float[np.ndarray, "4 4"], float] | None:
+        """Newest parent_from_child and its stamp in seconds, or None while it is not known.
+
+        Raises:
+            ValueError: The transform is not finite or not a rotation.
+        """
         from geometry_msgs.msg import Pose
 
         try:
-            transform = self._buffer.lookup_transform(parent, child, Time()).transform
+            stamped = self._buffer.lookup_transform(parent, child, Time())
         except self._errors:
             return None
-        pose = Pose(orientation=transform.rotation)
-        t = transform.translation
+        pose = Pose(orientation=stamped.transform.rotation)
+        t = stamped.transform.translation
         pose.position.x, pose.position.y, pose.position.z = t.x, t.y, t.z
-        return pose_from_msg(pose)
+        return pose_from_msg(pose), stamp_s_from_msg(stamped.header.stamp)

@@ -49,6 +49,11 @@ class ViewConfig:
         """Topic prefixes of the rendered images."""
         return ("left/", "right/") if self.stereo else ("",)
 
+    @property
+    def eye_offsets_m(self) -> tuple[float, ...]:
+        """Where each eye is along the viewer's x (to the right)."""
+        return (-0.5 * self.ipd_m, 0.5 * self.ipd_m) if self.stereo else (0.0,)
+
 
 def default_viewer_from_body(config: ViewConfig) -> Float[np.ndarray, "4 4"]:
     """Viewer in front of the face, looking at the middle of the head."""
@@ -63,9 +68,8 @@ def eye_cameras(
     """One camera for each eye, left first: shapes (C, 3, 3) and (C, 4, 4), float32."""
     focal = config.height / (2 * np.tan(np.radians(config.vertical_fov_deg) / 2))
     k = geometry.intrinsics_matrix(focal, config.width / 2, config.height / 2)
-    offsets = (-0.5 * config.ipd_m, 0.5 * config.ipd_m) if config.stereo else (0.0,)
     poses = []
-    for offset_m in offsets:
+    for offset_m in config.eye_offsets_m:
         # What lies straight before the viewer is to the right of the left eye.
         eye_from_viewer = geometry.pose_matrix(np.eye(3), np.array([-offset_m, 0.0, 0.0]))
         poses.append(eye_from_viewer @ viewer_from_body @ body_from_head)

@@ -242,6 +242,54 @@ def test_the_viewer_pose_moves_the_picture(stage, graph):
     pose.pose.position.x = float("nan")
     viewers.publish(pose)
     graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 2)
+    pose.pose.position.x = 0.02
+    viewers.publish(pose)
+    graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 3)
+    assert "inside the head" in scene.node.refusals.newest
+
+
+@pytest.mark.parametrize("predict", [True, False])
+def test_the_viewer_is_predicted_to_the_time_of_display(stage, graph, predict):
+    speed_m_s, delay_s = 0.4, 0.1
+    stage(
+        viewer__predict=predict,
+        viewer__display_delay_s=delay_s,
+        viewer__horizon_s=0.3,
+        view__width=16,
+    )
+    viewers = graph.publisher(PoseStamped, "viewer_pose", sensor)
+    start_s = time.time()
+
+    def truth_m(time_s):
+        return -0.2 + speed_m_s * (time_s - start_s)
+
+    ahead_m = []
+
+    def on_render_pose(msg, info):
+        published_s = 1e-9 * info["source_timestamp"]  # whenever the probe gets to see it
+        ahead_m.append(msg.pose.position.y - truth_m(published_s))
+
+    graph.probe.create_subscription(
+        PoseStamped, "avatar_renderer/render_pose", on_render_pose, sensor
+    )
+    next_s = start_s
+    while time.time() < start_s + 1.2:
+        if time.time() >= next_s:
+            next_s += 0.01
+            stamp_s = time.time()
+            pose = geometry.invert_pose(geometry.look_at_head(0.0, 0.0, 0.6))
+            pose[0, 3] = truth_m(stamp_s)  # the subject's left is +y in the face frame
+            msg = PoseStamped(pose=msg_from_viewer_from_body(geometry.invert_pose(pose)))
+            msg.header.stamp.sec = int(stamp_s)
+            msg.header.stamp.nanosec = int((stamp_s % 1) * 1e9)
+            viewers.publish(msg)
+        graph.executor.spin_once(timeout_sec=0.002)
+    # A machine that is busy makes single frames later than expected, which brings them nearer.
+    farthest_m = np.quantile(ahead_m[len(ahead_m) // 2 :], 0.9)
+    if predict:  # as far ahead as the display is late
+        assert 0.5 * speed_m_s * delay_s < farthest_m < 2 * speed_m_s * delay_s
+    else:  # behind, for its pose is old
+        assert farthest_m < 0.0
 
 
 def test_the_operators_head_turns_the_avatar_only_if_wanted(stage, graph):
