@@ -1,5 +1,6 @@
 """Scores of the demo: what must rank how, on pictures whose order is known."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -69,6 +70,18 @@ def test_the_right_expression_beats_the_frozen_face(head):
     assert scores["right"]["landmark_distance_px"] < 0.5 < scores["frozen"]["landmark_distance_px"]
     assert scores["blank"]["faces_found"] == 0
     assert np.isnan(scores["blank"]["landmark_distance_px"])
+
+
+def test_drawing_beside_the_head_costs(head):
+    """A picture that spills over the outline is worse, though nothing inside the head changed."""
+    frame = frame_of(head, arkit_code())
+    truth = true_view(head, frame, torch.from_numpy(head.identity))
+    right = frame.rendered // 4 * 4
+    spilled = np.where(truth.mask[..., None] > 0, right, cv2.dilate(right, np.ones((9, 9))))
+    scores = score_pictures({"right": [right], "spilled": [spilled]}, [truth])
+    assert scores["right"]["psnr_db"] > scores["spilled"]["psnr_db"] + 3
+    inside = [scores[name]["psnr_inside_db"] for name in ("right", "spilled")]
+    assert inside[0] == pytest.approx(inside[1], abs=1e-6)
 
 
 def test_correlation_follows_movement_and_not_names(head):
