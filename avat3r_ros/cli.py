@@ -20,6 +20,8 @@ EXAMPLES = {
     "  avat3r render me.avat3r --expression jawOpen=0.6 --camera 20,5,0.6 -o out.png",
     "telepresence": "avat3r telepresence --source synthetic\n"
     "  avat3r telepresence --source /dev/video0 --avatar me.avat3r --stereo",
+    "latency": "avat3r latency -o out/latency\n"
+    "  avat3r latency --avatar me.avat3r --seconds 60 -o out/latency",
     "export": "avat3r export me.avat3r --format ply -o me.ply",
     "evaluate": "avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores",
     "generate": "avat3r generate --seed 7 --count 16 -o heads.png",
@@ -157,6 +159,18 @@ def make_parser() -> argparse.ArgumentParser:
     telepresence.add_argument("--stereo", action="store_true", help="render two eyes")
     telepresence.add_argument("--namespace", default="", help="ROS namespace of all nodes")
     telepresence.add_argument("--params", help="ROS parameter file used instead of the shipped one")
+
+    latency = _command(
+        subparsers,
+        "latency",
+        "Measure glass to glass: the ROS 2 graph with an operator whose mouth jumps open and shut.",
+    )
+    latency.add_argument("--avatar", default="", help=".avat3r file; the operator's own if absent")
+    latency.add_argument("--seconds", type=float, default=40.0, help="how long to measure")
+    latency.add_argument("--size", type=int, default=512, help="render size in pixels")
+    latency.add_argument("--fps", type=float, default=30.0, help="of the operator's camera")
+    latency.add_argument("--params", help="ROS parameter file used instead of the shipped one")
+    latency.add_argument("-o", "--output", default="out/latency", help="folder for the results")
 
     export = _command(subparsers, "export", "Export an avatar's Gaussians for other viewers.")
     export.add_argument("avatar", help=".avat3r file")

@@ -31,7 +31,8 @@ class CameraConfig:
     """Parameters of the camera node.
 
     Attributes:
-        source: "synthetic", a camera (0, /dev/video0) or a video file.
+        source: "synthetic", a camera (0, /dev/video0) or a video file; "flashing" is the operator
+            of `avat3r latency`, whose mouth jumps open and shut.
         width: Wanted image width in pixels; a video keeps its own size.
         height: Wanted image height in pixels.
         fps: Wanted frames per second; a video keeps its own rate.

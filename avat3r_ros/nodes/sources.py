@@ -1,4 +1,4 @@
-"""Where the camera node's images come from: a webcam, a video file, or the synthetic operator."""
+"""Where the camera node's images come from: a webcam, a video file, or a synthetic operator."""
 
 import time
 from collections.abc import Iterator
@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from avat3r_ros.nodes.flashing import Flashing
+
+FLASHING = "flashing"
 SYNTHETIC = "synthetic"
 
 
@@ -84,6 +87,8 @@ class VideoFile:
 
         while True:
             if self._frames is None:
+                if not Path(self._path).is_file():
+                    raise SourceLostError(f"{self._path}: the video file is gone")
                 self._frames = iter_frames(self._path, max_side_px=1920)
                 self._start_s = time.monotonic()
             try:
@@ -123,7 +128,7 @@ class Synthetic:
         self.truth = self._operator.truth(0.0)
         self.intrinsics = self.truth.camera.intrinsics.reshape(3, 3).double().numpy()
 
-    def read(self) -> UInt8[np.ndarray, "h w 3"] | None:
+    def read(self) -> UInt8[np.ndarray, "h w 3"]:
         """See ImageSource."""
         now_s = time.monotonic() - self._start_s
         if now_s < self._next_s:
@@ -145,7 +150,8 @@ def open_source(
     """Open a source by its name.
 
     Args:
-        name: "synthetic", a camera number or device path ("0", "/dev/video2"), or a video file.
+        name: "synthetic", "flashing" (flashing.py), a camera number or device path ("0",
+            "/dev/video2"), or a video file.
         width: Wanted image width; a video keeps its own size.
         height: Wanted image height.
         fps: Wanted frames per second; a video keeps its own rate.
@@ -160,6 +166,8 @@ def open_source(
         raise ValueError("expected a source: synthetic, a camera (0, /dev/video0) or a video file")
     if name == SYNTHETIC:
         return Synthetic(seed, width, height, fps)
+    if name == FLASHING:
+        return Flashing(seed, width, height, fps)
     if name.isdigit():
         return Webcam(int(name), width, height, fps)
     if name.startswith("/dev/"):

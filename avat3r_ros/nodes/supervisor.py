@@ -6,6 +6,8 @@ compares the two. No node is restarted in silence: one that dies is reported, an
 
 import argparse
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,9 +21,12 @@ from pathlib import Path
 import yaml
 
 from avat3r_ros.nodes.paths import executable, node_environment, share_file
+from avat3r_ros.nodes.status_line import watching
 
 STOP_STEPS = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
 """Ever firmer requests to end, each with the time it is given."""
+
+CLEAR_LINE = "\r\x1b[2K"
 
 CAMERA_TOPICS = {
     topic: f"camera/{topic}" for topic in ("image_raw", "image_raw/compressed", "camera_info")
@@ -107,6 +112,7 @@ class NodeProcesses:
         self._processes: dict[str, subprocess.Popen] = {}
         self._readers: list[threading.Thread] = []
         self._write_lock = threading.Lock()
+        self._live_line = ""
 
     def start(self, node: NodeCommand) -> subprocess.Popen:
         """Start a node; one of the same name that has ended is replaced."""
@@ -152,12 +158,34 @@ class NodeProcesses:
     def say(self, line: str) -> None:
         """Write a line of our own."""
         with self._write_lock:
-            self._output.write(f"{line}\n")
+            erase, again = (CLEAR_LINE, self._live_line) if self._live_line else ("", "")
+            self._output.write(f"{erase}{line}\n{again}")
             self._output.flush()
+
+    def show(self, line: str) -> None:
+        """Keep a line below all others on a terminal; a plain line where the output is a file."""
+        if not self._output.isatty():
+            self.say(line)
+            return
+        with self._write_lock:
+            width = shutil.get_terminal_size().columns - 1
+            self._live_line = line[:width]
+            self._output.write(f"{CLEAR_LINE}{self._live_line}")
+            self._output.flush()
+
+    @property
+    def status_period_s(self) -> float:
+        """How often a status line is worth showing."""
+        return 1.0 if self._output.isatty() else 10.0
 
     def _pass_on(self, name: str, process: subprocess.Popen) -> None:
         for line in process.stdout:
             self.say(f"[{name}] {line.rstrip()}")
+
+
+def listen_as_nodes_do() -> None:
+    """Let this process's own nodes use the middleware as those it starts; before `rclpy.init`."""
+    os.environ.update(node_environment())
 
 
 def run_telepresence(args: argparse.Namespace) -> int:
@@ -180,8 +208,14 @@ def run_telepresence(args: argparse.Namespace) -> int:
                 processes.start(node)
             prefix = f"/{args.namespace.strip('/')}" if args.namespace else ""
             processes.say(f"telepresence is starting; images on {prefix}/rendered, Ctrl-C stops")
-            while processes.running() and not stop.wait(0.2):
-                _report_deaths(processes, died)
+            listen_as_nodes_do()
+            with watching(args.namespace or "") as watch:
+                shown_s = time.monotonic()
+                while processes.running() and not stop.wait(0.2):
+                    _report_deaths(processes, died)
+                    if time.monotonic() - shown_s >= processes.status_period_s:
+                        shown_s = time.monotonic()
+                        processes.show(watch.line())
             if not stop.is_set():
                 _report_deaths(processes, died)
         finally:

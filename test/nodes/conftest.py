@@ -97,3 +97,11 @@ def overrides():
         return {"parameter_overrides": [Parameter(name, value=v) for name, v in named.items()]}
 
     return build
+
+
+@pytest.fixture(scope="session")
+def small_face_avatar(tmp_path_factory):
+    """File of an avatar of the synthetic operator that the real animator can animate."""
+    from avat3r_ros.nodes.latency_session import operators_avatar
+
+    return operators_avatar(tmp_path_factory.mktemp("avatar"), compiled=False)
