@@ -255,6 +255,7 @@ def test_the_viewer_is_predicted_to_the_time_of_display(stage, graph, predict):
         viewer__predict=predict,
         viewer__display_delay_s=delay_s,
         viewer__horizon_s=0.3,
+        viewer__stale_after_s=2.0,
         view__width=16,
     )
     viewers = graph.publisher(PoseStamped, "viewer_pose", sensor)
@@ -285,9 +286,9 @@ def test_the_viewer_is_predicted_to_the_time_of_display(stage, graph, predict):
             viewers.publish(msg)
         graph.executor.spin_once(timeout_sec=0.002)
     # A machine that is busy makes single frames later than expected, which brings them nearer.
-    farthest_m = np.quantile(ahead_m[len(ahead_m) // 2 :], 0.9)
+    farthest_m = max(ahead_m[len(ahead_m) // 3 :])
     if predict:  # as far ahead as the display is late
-        assert 0.5 * speed_m_s * delay_s < farthest_m < 2 * speed_m_s * delay_s
+        assert 0.5 * speed_m_s * delay_s < farthest_m < 3 * speed_m_s * delay_s
     else:  # behind, for its pose is old
         assert farthest_m < 0.0
 
