@@ -10,7 +10,7 @@ from pathlib import Path
 
 from avat3r_ros.native import build
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """Must equal AVAT3R_ABI_VERSION of src/avat3r_native.h."""
 
 

@@ -108,13 +108,14 @@ class _Scene(ctypes.Structure):
 
 class _Options(ctypes.Structure):
     _fields_ = [
-        (name, ctypes.c_int32)
-        for name in ("num_threads", "instruction_set", "keep_for_backward", "bgr")
+        *((name, ctypes.c_int32) for name in ("num_threads", "instruction_set")),
+        *((name, ctypes.c_int32) for name in ("keep_for_backward", "bgr", "bytes_alpha")),
+        ("min_depth_alpha", ctypes.c_float),
     ]
 
 
 class _Images(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("channels", "alphas", "bytes")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("channels", "alphas", "bytes", "depths")]
 
 
 class _Gradients(ctypes.Structure):
@@ -166,6 +167,9 @@ class SplatWorkspace:
         alphas: Tensor | None = None,
         image_bytes: Tensor | None = None,
         bgr: bool = False,
+        premultiplied: bool = False,
+        depths: Tensor | None = None,
+        min_depth_alpha: float = 0.5,
         keep_for_backward: bool = False,
         num_threads: int = 1,
         instruction_set: str | None = None,
@@ -176,8 +180,13 @@ class SplatWorkspace:
             scene: What to render.
             channels: (C, H, W, scene.num_channels) float32.
             alphas: (C, H, W) float32.
-            image_bytes: (C, H, W, 3) uint8; needs three colour channels.
+            image_bytes: (C, H, W, 3) uint8, or (C, H, W, 4) with alpha, for which the scene should
+                have no background; needs three colour channels.
             bgr: Channel order of `image_bytes`.
+            premultiplied: Leave the colours beside an alpha multiplied by it, for compositing;
+                otherwise they are divided by it, as in PNG.
+            depths: (C, H, W) float32, expected z in the camera frame; needs scene.with_depth.
+            min_depth_alpha: Pixels that are more transparent have depth 0.
             keep_for_backward: Keep what `backward` needs, until the next forward.
             num_threads: The result does not depend on it.
             instruction_set: One of `instruction_sets()`; None for the best.
@@ -186,8 +195,11 @@ class SplatWorkspace:
             ValueError: The Gaussians cover far more tiles than memory should hold.
             MemoryError: There is not enough memory.
         """
-        images = _Images(_address(channels), _address(alphas), _address(image_bytes))
+        images = _Images(*map(_address, (channels, alphas, image_bytes, depths)))
         options = _options(num_threads, instruction_set, keep_for_backward, bgr)
+        if image_bytes is not None and image_bytes.shape[-1] == 4:
+            options.bytes_alpha = 1 if premultiplied else 2
+        options.min_depth_alpha = min_depth_alpha
         stats = _Stats()
         status = self._library.avat3r_splat_forward(
             self._handle,

@@ -108,3 +108,38 @@ def test_bad_arguments_are_refused(view):
         render(rendering.FrameRenderer(), short, cameras)
     with pytest.raises(RuntimeError, match="backend 'gsplat' cannot run"):
         render(rendering.FrameRenderer("gsplat"), gaussians, cameras)
+
+
+def test_alpha_is_straight_and_depth_comes_with_the_same_pass(view):
+    gaussians, cameras = view
+    views = rendering.render_gaussians(gaussians, cameras, depth=True)
+    renderer = rendering.FrameRenderer("cpu")
+    image = renderer.render_u8(gaussians, cameras, None, "bgra", depth=True).astype(float)
+    alpha, depth = views.alpha[:, 0].numpy(), views.depth[:, 0].numpy()
+    assert np.abs(image[..., 3] - 255 * alpha).max() <= 0.5 + 1e-3
+    rgb = (views.rgb / views.alpha.clamp(min=1e-6)).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert np.abs(image[..., 2::-1] - 255 * rgb)[alpha > 0.01].max() <= 0.5 + 1e-2
+    solid = alpha >= 0.5
+    assert (renderer.last_depth_m[~solid] == 0).all() and solid.any()
+    np.testing.assert_allclose(renderer.last_depth_m[solid], depth[solid], rtol=1e-5)
+
+
+def test_layers_are_premultiplied_and_outlive_two_more(view):
+    gaussians, cameras = view
+    views = rendering.render_gaussians(gaussians, cameras)
+    renderer = rendering.FrameRenderer("cpu")
+    layer = renderer.render_layer(gaussians, cameras)
+    rgb = 255 * views.rgb.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    kept = layer.rgba.copy()
+    assert np.abs(kept[..., :3] - rgb).max() <= 0.5 + 1e-3
+    gaussians.colors.zero_()
+    for _ in range(rendering.frames.LAYER_LIFE - 1):
+        renderer.render_layer(gaussians, cameras)
+    assert np.array_equal(layer.rgba, kept)
+    assert renderer.render_layer(gaussians, cameras[0]).rgba.shape == (1, HEIGHT, WIDTH, 4)
+
+
+def test_a_background_beside_alpha_is_refused(view):
+    gaussians, cameras = view
+    with pytest.raises(ValueError, match="expected no background"):
+        rendering.FrameRenderer("cpu").render_u8(gaussians, cameras, np.zeros(3), "rgba")

@@ -16,7 +16,7 @@ extern "C" {
 
 // Raised whenever a struct or a signature below changes; Python refuses a library of another
 // number.
-constexpr int32_t AVAT3R_ABI_VERSION = 3;
+constexpr int32_t AVAT3R_ABI_VERSION = 4;
 AVAT3R_API int32_t avat3r_abi_version();
 
 // Nearest triangle of every pixel. `triangle_ids` is -1 and `depth_m` infinite where there is none;
@@ -48,12 +48,23 @@ struct Avat3rSplatOptions {
   int32_t instruction_set;    // index into avat3r_instruction_set_name, -1 for the best
   int32_t keep_for_backward;  // leave in the workspace what avat3r_splat_backward needs
   int32_t bgr;                // channel order of `bytes`
+  int32_t bytes_alpha;        // Avat3rBytesAlpha
+  float min_depth_alpha;      // pixels below it have no depth
 };
 
-// Each may be null. channels: (C,H,W,num_colors + with_depth); alphas: (C,H,W); bytes: (C,H,W,3).
+enum Avat3rBytesAlpha : int32_t {
+  AVAT3R_NO_ALPHA = 0,             // three bytes a pixel
+  AVAT3R_PREMULTIPLIED_ALPHA = 1,  // four; for compositing
+  AVAT3R_STRAIGHT_ALPHA = 2,       // four; colours divided by alpha, as in PNG
+};
+
+// Each may be null. channels: (C,H,W,num_colors + with_depth); alphas: (C,H,W); bytes: (C,H,W,3) or
+// (C,H,W,4); depths: (C,H,W) expected z in the camera frame, 0 where there is none, needs
+// with_depth.
 struct Avat3rSplatImages {
   float *channels, *alphas;
   uint8_t* bytes;
+  float* depths;
 };
 
 struct Avat3rSplatGradients {
@@ -130,5 +141,26 @@ struct Avat3rBasisOutputs {
 AVAT3R_API int32_t avat3r_basis_evaluate(const Avat3rBasis* basis, const float* inputs,
                                          const Avat3rBasisOutputs* outputs, int32_t num_threads,
                                          int32_t instruction_set);
+
+// ---- Reprojection: a drawn layer as it looks from another place nearby, see reproject_types.h.
+
+struct Avat3rReprojection {
+  int32_t num_cameras, layer_width, layer_height, width, height;
+  int32_t bgr;                            // channel order of `images`
+  int32_t with_alpha;                     // four bytes a pixel, straight alpha, no background
+  uint8_t background[4];                  // RGB behind the layer, and one unused
+  const uint8_t* layer_rgba;              // (C,layer_height,layer_width,4), premultiplied
+  const float* layer_depths;              // (C,layer_height,layer_width) z, 0 where there is none
+  const double *layer_intrinsics, *intrinsics;  // (C,3,3), no skew
+  const double* layer_from_target;        // (C,4,4)
+  const uint8_t* background_images;       // (C,height,width,3) RGB behind the layer, or null
+  uint8_t* images;                        // (C,height,width,3 or 4)
+  float* depths;                          // (C,height,width) z, 0 where alpha < 1/2; may be null
+};
+
+// `num_uncovered` counts pixels near the drawn surface that lie beyond the layer's edge: they are
+// transparent. The result does not depend on the number of threads.
+AVAT3R_API int32_t avat3r_reproject(const Avat3rReprojection* job, int32_t num_threads,
+                                    int32_t instruction_set, int64_t* num_uncovered);
 
 }  // extern "C"

@@ -149,8 +149,11 @@ template <int kChannels>
 struct TileImage {
   alignas(64) float channels[kChannels + 1][kTileSize][kTileSize];  // the last is the transmittance
   alignas(64) int32_t last_entry[kTileSize][kTileSize];
-  alignas(64) int32_t bytes[kTileSize][kTileSize];  // three in each number, the first lowest
+  alignas(64) int32_t bytes[kTileSize][kTileSize];  // three or four a number, the first lowest
+  alignas(64) float depths[kTileSize][kTileSize];
 };
+
+constexpr float kMinDivisor = 1e-6f;  // keeps quotients of nothing by nothing finite
 
 // Values as bytes, rounded; below 0, above 1 and NaN give 0, 255 and 0.
 AVAT3R_INLINE Ints to_bytes(Floats values) {
@@ -188,7 +191,12 @@ static void write_tile(const BlendTask& task, const Tile& tile, const TileImage<
         images.alphas[pixel + x] = 1.f - image.channels[kChannels][y][x];
       }
     }
-    if (images.bytes && kChannels >= 3) {
+    if (images.depths) {
+      memcpy(images.depths + pixel, image.depths[y], tile.columns * sizeof(float));
+    }
+    if (images.bytes && kChannels >= 3 && options.bytes_alpha) {
+      memcpy(images.bytes + pixel * 4, image.bytes[y], 4 * tile.columns);
+    } else if (images.bytes && kChannels >= 3) {
       // Each pixel is written with one byte too many, which the next one overwrites.
       uint8_t bytes[3 * kTileSize + 1];
       for (int x = 0; x < kTileSize; x++) memcpy(bytes + 3 * x, &image.bytes[y][x], 4);
@@ -291,10 +299,22 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
       }
       if (images.channels) write_block(image.channels[k], block, values[k]);
     }
+    const Floats alpha = 1.f - transmittance[block];
+    if (images.depths) {
+      const Mask enough = at_least(alpha, broadcast(options.min_depth_alpha));
+      const Floats depth = values[kChannels - 1] / larger(alpha, broadcast(kMinDivisor));
+      write_block(image.depths, block, zero_unless(enough, depth));
+    }
     if (images.bytes && kChannels >= 3) {
+      if (options.bytes_alpha == AVAT3R_STRAIGHT_ALPHA) {
+        const Floats inverse = 1.f / larger(alpha, broadcast(kMinDivisor));
+        for (int k = 0; k < 3; k++) values[k] = values[k] * inverse;
+      }
       const Ints first = to_bytes(values[options.bgr ? 2 : 0]);
       const Ints second = to_bytes(values[1]), third = to_bytes(values[options.bgr ? 0 : 2]);
-      write_block(image.bytes, block, first | shift_left(second, 8) | shift_left(third, 16));
+      Ints bytes = first | shift_left(second, 8) | shift_left(third, 16);
+      if (options.bytes_alpha) bytes = bytes | shift_left(to_bytes(alpha), 24);
+      write_block(image.bytes, block, bytes);
     }
     if (images.alphas || kKeep) write_block(image.channels[kChannels], block, transmittance[block]);
     if (kKeep) write_block(image.last_entry, block, last_entry[block]);

@@ -316,7 +316,8 @@ void avat3r_splat_workspace_destroy(Avat3rSplatWorkspace* workspace) { delete wo
 int32_t avat3r_splat_forward(Avat3rSplatWorkspace* workspace, const Avat3rSplatScene* scene,
                              const Avat3rSplatOptions* options, const Avat3rSplatImages* images,
                              Avat3rSplatStats* stats) try {
-  if (workspace == nullptr || images == nullptr || stats == nullptr || !is_valid(scene, options)) {
+  if (workspace == nullptr || images == nullptr || stats == nullptr || !is_valid(scene, options) ||
+      (images->depths != nullptr && !scene->with_depth)) {
     return AVAT3R_BAD_ARGUMENT;
   }
   *stats = {};
