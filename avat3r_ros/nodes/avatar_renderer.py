@@ -35,12 +35,18 @@ from avat3r_ros.nodes.conversions import (
     viewer_from_body_from_msg,
 )
 from avat3r_ros.nodes.expression_tracker import EXPRESSION_QOS
-from avat3r_ros.nodes.frame_publisher import FramePublisher, OutputConfig
+from avat3r_ros.nodes.frame_publisher import NOBODY_TEXT, FramePublisher, OutputConfig
 from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
-from avat3r_ros.nodes.presence import OperatorPresence, Presence, PresenceConfig, State
+from avat3r_ros.nodes.presence import (
+    OperatorPresence,
+    Presence,
+    PresenceConfig,
+    SecondSourceError,
+    State,
+)
 from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
 from avat3r_ros.nodes.transforms import TransformReader
 from avat3r_ros.nodes.viewer_motion import ViewerConfig, ViewerMotion
@@ -56,8 +62,8 @@ from avat3r_ros.types import Avatar, Gaussians
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Reliable, and late joiners get the last message."""
 
-TICK_S = 0.03
-"""How often the animation looks at the clock while nothing arrives."""
+TICK_S, EASING_TICK_S = 0.03, 1 / 60
+"""How often the animation looks at the clock while nothing arrives; and while the face eases."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,12 @@ class AvatarRendererNode(ManagedNode):
         self._drawing_s = 0.0
         self._transform_stamp_s = -1.0
         self._scene = self._placeholder("no avatar yet")
+        self._codes = self.create_subscription(
+            Expression, "expression", self._on_expression, EXPRESSION_QOS
+        )
         self._subscriptions_made = [
+            self._codes,
             self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED),
-            self.create_subscription(Expression, "expression", self._on_expression, EXPRESSION_QOS),
             self.create_subscription(
                 PoseStamped, "viewer_pose", self._on_viewer_pose, qos_profile_sensor_data
             ),
@@ -191,6 +200,8 @@ class AvatarRendererNode(ManagedNode):
         scene, rate = self._scene, self.times.rate_hz("render")
         level = DiagnosticStatus.OK if scene.state == State.LIVE else DiagnosticStatus.WARN
         text = f"{scene.state.name} at {rate:.0f} frames/s"
+        if (drivers := self._codes.get_publisher_count()) > 1:
+            level, text = DiagnosticStatus.WARN, f"{text}, {drivers} publishers of expressions"
         return level, text + (f": {scene.text}" if scene.text else "")
 
     # Callbacks: they only put things down for the threads
@@ -229,14 +240,16 @@ class AvatarRendererNode(ManagedNode):
     def _animate(self, stop: threading.Event) -> None:
         animated: tuple[object, bytes] | None = None
         gaussians: Gaussians | None = None
+        easing = False
         while not stop.is_set():
-            self._animate_bell.wait(TICK_S)
+            self._animate_bell.wait(EASING_TICK_S if easing else TICK_S)
             self._animate_bell.clear()
             self._take_avatar()
             self._take_expression()
             presence = self._presence.at(time.monotonic())
-            if self._animator is None or presence.state == State.PLACEHOLDER:
-                text = "no avatar yet" if self._animator is None else "nobody there"
+            easing = presence.easing
+            if self._animator is None or presence.code is None or presence.veil >= 1:
+                text = "no avatar yet" if self._animator is None else NOBODY_TEXT
                 if self._scene.gaussians is not None or self._scene.text != text:
                     self._show(self._placeholder(text))
                 continue
@@ -281,7 +294,11 @@ class AvatarRendererNode(ManagedNode):
             if self._config.head_motion == "rotation":
                 turn = head_turn(face.camera_from_head).astype(np.float32)
             performance = np.concatenate([face.code, turn])
-            self._presence.observe(performance, stamp_s_from_msg(msg.header.stamp), arrival_s)
+            stamp_s = stamp_s_from_msg(msg.header.stamp)
+            self._presence.observe(performance, stamp_s, arrival_s, msg.header.frame_id)
+        except SecondSourceError as error:
+            self.refuse("second source", error)
+            return
         except ValueError as error:
             self.refuse("expression", error)
             return
@@ -295,6 +312,7 @@ class AvatarRendererNode(ManagedNode):
             body_from_head=body_from_turned_head(turn),
             stamp=stamp if presence.stamp_s is not None else None,
             times=times.now("animated"),
+            veil=presence.veil,
         )
 
     def _placeholder(self, text: str) -> Scene:
@@ -331,7 +349,7 @@ class AvatarRendererNode(ManagedNode):
             frame = self._drawing.draw(scene, viewer_from_body)
         rendered = scene.times.now("rendered")
         with self.times.measure("publish"):
-            self._frames.publish(frame, stamp)
+            self._frames.publish(frame, scene, stamp)
         self._drawing_s += 0.2 * (time.monotonic() - latched_s - self._drawing_s)
         # A frame that is shown again, or held, says nothing about how fast it came.
         if first and scene.state == State.LIVE:
@@ -377,7 +395,7 @@ class AvatarRendererNode(ManagedNode):
 def _same(a: Scene, b: Scene) -> bool:
     """Whether showing `a` after `b` would change nothing, not even the stamp."""
     same_parts = a.state == b.state and a.gaussians is b.gaussians and a.stamp is b.stamp
-    return same_parts and np.array_equal(a.body_from_head, b.body_from_head)
+    return same_parts and a.veil == b.veil and np.array_equal(a.body_from_head, b.body_from_head)
 
 
 def main(args: list[str] | None = None) -> int:

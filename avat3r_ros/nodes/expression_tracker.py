@@ -37,7 +37,7 @@ EXPRESSION_QOS = QoSProfile(
 """An old code is worthless: it is never sent again."""
 
 CALIBRATION_S = 1.5
-CLOCK_SET_BACK_S = 1.0
+CLOCK_SET_BACK_S = 0.5
 """After this long with nothing but stamps from the past, the camera's clock has been set back."""
 
 

@@ -9,6 +9,7 @@ from avat3r.msg import RendererStatus
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from jaxtyping import UInt8
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -21,10 +22,14 @@ from avat3r_ros.nodes.conversions import (
 from avat3r_ros.nodes.frame_times import FrameTimes, msg_from_frame_times
 from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode
+from avat3r_ros.nodes.overlay import draw_badge, veil_over
 from avat3r_ros.nodes.parameters import ranged
-from avat3r_ros.nodes.scene_renderer import Frame
-from avat3r_ros.nodes.viewpoint import ViewConfig
+from avat3r_ros.nodes.scene_renderer import Frame, Scene
+from avat3r_ros.nodes.viewpoint import ViewConfig, placeholder_picture
 from avat3r_ros.types import Gaussians
+
+NOBODY_TEXT = "nobody there"
+"""Words of the placeholder that follows a long silence."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,15 @@ class OutputConfig:
     Attributes:
         frame_id: The avatar's head frame at rest (REP-155 axes), in which viewer poses are given.
         compressed_quality: JPEG quality of image_raw/compressed; 0 does not publish it.
+        badge: Mark pictures that do not show the operator's present face (HOLD, NEUTRAL) with a dot
+            and a word in the upper right corner.
         depth: Publish depth/image_raw (32FC1, metres) of the mono or left eye; renders twice.
         points_rate_hz: Rate of ~/gaussians while somebody listens; 0 never.
     """
 
     frame_id: str = "avatar"
     compressed_quality: int = ranged(0, 0, 100)
+    badge: bool = True
     depth: bool = False
     points_rate_hz: float = ranged(1.0, 0.0, 30.0)
 
@@ -63,6 +71,7 @@ class FramePublisher:
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._status = self._make(RendererStatus, "~/status", latched)
         self._points_sent_s = -np.inf
+        self._placeholder = placeholder_picture(view.width, view.height, NOBODY_TEXT)
 
     @property
     def body_frame(self) -> str:
@@ -74,16 +83,20 @@ class FramePublisher:
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def publish(self, frame: Frame, stamp: Time) -> None:
+    def publish(self, frame: Frame, scene: Scene, stamp: Time) -> None:
         """Publish the images of all eyes, their cameras, the viewer pose and the depth."""
         for i, eye in enumerate(self._view.eyes):
             header = self._header(eye, stamp)
-            self._images[eye].publish(msg_from_image(frame.images[i], frame.encoding, header))
+            msg = msg_from_image(frame.images[i], frame.encoding, header)
+            # The message's own pixels: the renderer may warp `frame.images` once more.
+            pixels = np.frombuffer(msg.data, np.uint8).reshape(frame.images[i].shape)
+            self._lay_over(pixels, frame.encoding, scene)
+            self._images[eye].publish(msg)
             baseline_m = self._view.ipd_m if i == 1 else 0.0
             info = camera_info_from_camera(frame.cameras[i], header, baseline_m=baseline_m)
             self._infos[eye].publish(info)
             if eye in self._compressed:
-                bgr = cv2.cvtColor(frame.images[i], cv2.COLOR_RGB2BGR)
+                bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
                 quality = self._output.compressed_quality
                 self._compressed[eye].publish(compressed_from_image(bgr, quality, header))
         pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
@@ -114,6 +127,15 @@ class FramePublisher:
         msg = RendererStatus(**fields)
         msg.header.stamp = self._node.get_clock().now().to_msg()
         self._status.publish(msg)
+
+    def _lay_over(self, pixels: UInt8[np.ndarray, "h w c"], encoding: str, scene: Scene) -> None:
+        """Veil and badge, where the picture is not the operator's present face."""
+        if scene.gaussians is None:
+            return
+        if scene.veil > 0:
+            veil_over(pixels, self._placeholder, scene.veil)
+        if self._output.badge:
+            draw_badge(pixels, scene.state, encoding)
 
     def _make(self, kind: type, topic: str, qos: QoSProfile = qos_profile_sensor_data):
         publisher = self._node.create_lifecycle_publisher(kind, topic, qos)

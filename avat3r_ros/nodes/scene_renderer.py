@@ -38,6 +38,7 @@ class Scene:
         stamp: Acquisition stamp of the driving image, None where nothing drives.
         times: When the driving image passed each stage so far.
         text: Shown in the placeholder.
+        veil: How far the placeholder covers the avatar, 0 to 1.
     """
 
     state: State
@@ -46,6 +47,7 @@ class Scene:
     stamp: object | None
     times: FrameTimes
     text: str = ""
+    veil: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,13 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: `make env`, or source a ROS 2 workspace")
 
-from avat3r_ros.nodes.presence import OperatorPresence, PresenceConfig, State
+from avat3r_ros.nodes.presence import (
+    CLOCK_SET_S,
+    OperatorPresence,
+    PresenceConfig,
+    SecondSourceError,
+    State,
+)
 
 CODE = np.array([1.0, 0.5], np.float32)
 
@@ -92,3 +98,93 @@ def test_states_are_those_of_the_message():
     assert {s.name: s.value for s in State} == {
         name: getattr(RendererStatus, name) for name in ("LIVE", "HOLD", "NEUTRAL", "PLACEHOLDER")
     }
+
+
+PERIOD_S = 1 / 30
+
+
+def stream(presence, start_s, end_s, offset_s=100.0, code=CODE, source=""):
+    """Send codes at 30 Hz, stamped by a clock `offset_s` ahead; returns times of the accepted."""
+    accepted = []
+    for now_s in np.arange(start_s, end_s, PERIOD_S):
+        try:
+            presence.observe(code, now_s + offset_s, now_s, source)
+        except ValueError:
+            continue
+        accepted.append(now_s)
+    return accepted
+
+
+def test_the_placeholder_fades_in_over_the_neutral_face():
+    presence = observed_at_zero()
+    veils = np.array([presence.at(t).veil for t in np.linspace(4.9, 5.6, 60)])
+    assert veils[0] == 0 and veils[-1] == 1 and (np.diff(veils) >= 0).all()
+    assert np.diff(veils).max() < 0.1
+    assert presence.at(5.2).easing and not presence.at(5.5).easing
+
+
+@pytest.mark.parametrize("silence_s", [0.5, 2.0, 3.0, 5.2, 60.0])
+def test_the_way_back_to_live_has_no_jump(silence_s):
+    presence = observed_at_zero()
+    before = presence.at(silence_s)
+    newcomer = np.array([0.0, 1.0], np.float32)
+    for now_s in np.arange(silence_s, silence_s + 1.0, PERIOD_S):
+        presence.observe(newcomer, now_s + 100.0, now_s)
+        seen = presence.at(now_s)
+        assert seen.state == State.LIVE
+        assert np.abs(seen.code - before.code).max() < 0.25 and abs(seen.veil - before.veil) < 0.15
+        before = seen
+    np.testing.assert_array_equal(before.code, newcomer)
+    assert before.veil == 0 and not before.easing
+
+
+def test_the_first_operator_appears_from_the_placeholder():
+    presence = observed_at_zero()
+    assert presence.at(0.0).veil == 1.0 and 0.0 < presence.at(0.2).veil < 1.0
+    stream(presence, PERIOD_S, 0.6)
+    assert presence.at(0.6).veil == 0.0
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, 1.5, -1.5, -0.3])
+def test_after_a_jump_of_the_senders_clock_codes_are_taken_again_before_neutral(jump_s):
+    presence = OperatorPresence()
+    stream(presence, 0.0, 2.0)
+    accepted = stream(presence, 2.0, 5.0, offset_s=100.0 + jump_s)
+    assert accepted[0] < 2.0 + CLOCK_SET_S + 0.1
+    assert max(np.diff(accepted)) < 2 * PERIOD_S, "no gap later either"
+
+
+def test_a_burst_of_old_codes_is_never_taken_for_a_new_clock():
+    presence = OperatorPresence()
+    stream(presence, 0.0, 2.0)
+    # Sixty codes of the last two seconds come at once, and once more half a second later.
+    for now_s in (4.0, 4.5):
+        for stamp_s in np.arange(100.0, 102.0, PERIOD_S):
+            with pytest.raises(ValueError):
+                presence.observe(CODE * 0, stamp_s, now_s)
+    np.testing.assert_array_equal(presence.at(2.0).code, CODE)
+
+
+def test_clocks_may_drift_apart_for_hours():
+    presence = OperatorPresence()
+    for now_s in np.arange(0.0, 4 * 3600.0, 1.0):
+        presence.observe(CODE, now_s * (1 - 200e-6), now_s)  # 2.9 s behind in the end
+
+
+def test_who_drives_goes_on_and_the_other_waits_for_silence():
+    presence = OperatorPresence()
+    stream(presence, 0.0, 1.0, source="webcam")
+    for now_s in (1.0, 2.4):
+        with pytest.raises(SecondSourceError, match="'phone' while 'webcam' drives"):
+            presence.observe(CODE * 0, 7.0, now_s, "phone")
+    presence.observe(CODE * 0, 7.1, 2.6, "phone")
+    assert presence.source == "phone"
+    with pytest.raises(SecondSourceError):
+        presence.observe(CODE, 102.7, 2.7, "webcam")
+
+
+def test_a_named_driver_is_the_only_one():
+    presence = OperatorPresence(PresenceConfig(driver="phone"))
+    with pytest.raises(SecondSourceError, match="presence.driver"):
+        presence.observe(CODE, 1.0, 0.0, "webcam")
+    presence.observe(CODE, 1.0, 0.0, "phone")

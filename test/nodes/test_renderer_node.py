@@ -25,7 +25,14 @@ from avat3r_ros.nodes.conversions import (
 )
 from avat3r_ros.nodes.images import depth_from_msg, image_from_compressed, image_from_msg
 
-SMALL = {"view__width": 48, "view__height": 32, "num_threads": 1, "idle_rate_hz": 30.0}
+SMALL = {
+    "view__width": 48,
+    "view__height": 32,
+    "num_threads": 1,
+    "idle_rate_hz": 30.0,
+    "presence__fade_s": 0.01,
+    "presence__return_s": 0.01,
+}
 QUICK = {
     "presence__hold_after_s": 0.3,
     "presence__neutral_after_s": 0.8,
@@ -77,6 +84,7 @@ class Stage:
         self.graph.until(
             lambda: any(f.header.stamp == stamp for f in self.frames), f"no frame with {stamp}"
         )
+        self.graph.spin(0.1)  # the face has eased to its expression
         return [f for f in self.frames if f.header.stamp == stamp][-1]
 
     def state(self):
