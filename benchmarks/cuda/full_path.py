@@ -11,7 +11,6 @@ benchmarks/results/full_path.json.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -26,13 +25,13 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from _machine import machine, print_machine  # noqa: E402
+from _timing import RESULTS, chosen_device, milliseconds, write_result  # noqa: E402
 from animation import synthetic_references  # noqa: E402
 
 from avat3r_ros.animation.codes import compile_codes  # noqa: E402
 from avat3r_ros.model import Avat3r, Prefix, preset  # noqa: E402
 from avat3r_ros.rig import HeadTemplate  # noqa: E402
 
-RESULT = HERE.parent / "results" / "full_path.json"
 WARM_UP = 3
 
 
@@ -43,20 +42,6 @@ def random_network(name: str, device: torch.device) -> Avat3r:
     for layer in network.output_layers():
         torch.nn.init.normal_(layer.weight, std=1e-3)
     return network
-
-
-def milliseconds(work: Callable[[], object], device: torch.device) -> float:
-    """Time one call."""
-    if device.type != "cuda":
-        start_s = time.perf_counter()
-        work()
-        return 1e3 * (time.perf_counter() - start_s)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    work()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end)
 
 
 def stage_times(
@@ -151,11 +136,9 @@ def main() -> None:
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--frames", type=int, default=100)
-    parser.add_argument("--json", type=Path, default=RESULT)
+    parser.add_argument("--json", type=Path, default=RESULTS / "full_path.json")
     args = parser.parse_args()
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no CUDA device here; try it with --preset debug --device cpu --frames 3")
+    device = chosen_device(parser, args.device, "--preset debug --device cpu --frames 3")
     facts = machine()
     print_machine(facts)
 
@@ -200,10 +183,7 @@ def main() -> None:
         }
     if device.type == "cuda":
         result["peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    print(json.dumps({k: v for k, v in result.items() if k != "machine"}, indent=1))
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written to {args.json}")
+    write_result(result, args.json)
 
 
 if __name__ == "__main__":
