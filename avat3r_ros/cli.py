@@ -147,6 +147,12 @@ def make_parser() -> argparse.ArgumentParser:
     render.add_argument("--fps", type=float, default=30.0, help="frame rate of a video")
     render.add_argument("--background", default="black", help="black, white or r,g,b in [0, 1]")
     render.add_argument("--backend", default="auto", choices=("auto", "gsplat", "cpu"))
+    render.add_argument(
+        "--stereo",
+        action="store_true",
+        help="both eyes side by side for cross-eyed viewing (the right eye's picture is left)",
+    )
+    render.add_argument("--ipd", type=float, default=0.063, help="distance of the eyes in metres")
 
     telepresence = _command(
         subparsers, "telepresence", "Run the ROS 2 graph without `ros2 launch`."

@@ -1,6 +1,7 @@
 """Argument values shared by several subcommands, parsed with errors that name what was expected."""
 
 import pathlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,6 +66,25 @@ def head_camera(yaw_rad: float, pitch_rad: float, distance_m: float, size: int) 
         width=size,
         height=size,
     )
+
+
+def stereo_pair(camera: Camera, ipd_m: float, distance_m: float) -> Camera:
+    """The left and the right eye of a viewer in a camera's place.
+
+    The eyes look straight ahead, and each image is shifted so that things `distance_m` away lie at
+    the same place in both: converging cameras would tilt the planes of the images instead.
+
+    Args:
+        camera: A batch of one.
+        ipd_m: Distance between the eyes.
+        distance_m: Where the pair has no parallax.
+    """
+    intrinsics = camera.intrinsics.repeat(2, 1, 1)
+    poses = camera.camera_from_head.repeat(2, 1, 1)
+    for index, offset_m in enumerate((-0.5 * ipd_m, 0.5 * ipd_m)):
+        poses[index, 0, 3] -= offset_m
+        intrinsics[index, 0, 2] += intrinsics[index, 0, 0] * offset_m / distance_m
+    return replace(camera, intrinsics=intrinsics, camera_from_head=poses)
 
 
 def output_path(text: str, *suffixes: str) -> pathlib.Path:

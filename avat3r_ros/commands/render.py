@@ -15,6 +15,7 @@ from avat3r_ros.commands._arguments import (
     parse_background,
     parse_camera,
     parse_expression,
+    stereo_pair,
 )
 from avat3r_ros.pictures import write_png
 from avat3r_ros.rendering import FrameRenderer
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"expected --size from 16 to 4096 pixels, got {args.size}")
     if not 0 < args.fps <= 240:
         raise ValueError(f"expected --fps in (0, 240], got {args.fps}")
+    if not 0 < args.ipd <= 0.2:
+        raise ValueError(f"expected --ipd in (0, 0.2] metres, got {args.ipd}")
     background = parse_background(args.background)
     fixed = None if args.camera == "orbit" else parse_camera(args.camera)
     avatar = load_avatar(args.avatar)
@@ -49,17 +52,21 @@ def run(args: argparse.Namespace) -> int:
         count = int(ORBIT_PERIOD_S * args.fps) if output.suffix == ".mp4" else 1
         frames = [(i / args.fps, code) for i in range(count)]
 
+    width = 2 * args.size if args.stereo else args.size
     renderer = FrameRenderer(backend=args.backend)
 
     def draw(time_s: float, code: np.ndarray) -> np.ndarray:
         yaw, pitch, distance = fixed if fixed is not None else orbit(time_s - frames[0][0])
         camera = head_camera(yaw, pitch, distance, args.size)
-        return renderer.render_u8(animator.animate(code), camera, background)[0]
+        if args.stereo:
+            camera = stereo_pair(camera, args.ipd, distance)
+        images = renderer.render_u8(animator.animate(code), camera, background)
+        return np.hstack(images[::-1]) if args.stereo else images[0]
 
     if output.suffix.lower() == ".png":
         write_png(draw(*frames[0]), output)
     else:
-        with VideoWriter(output, args.size, args.size, args.fps) as writer:
+        with VideoWriter(output, width, args.size, args.fps) as writer:
             for time_s, code in tqdm(frames, desc="rendering", unit=" frames"):
                 writer.write(draw(time_s, code))
     print(f"{output}: {len(frames) if output.suffix.lower() == '.mp4' else 1} frame(s)")

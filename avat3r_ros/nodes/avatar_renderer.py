@@ -20,19 +20,14 @@ import torch
 from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import PoseStamped
-from jaxtyping import Float
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool
 
 from avat3r_ros.animation import PATHS, Animator
-from avat3r_ros.geometry import invert_pose
 from avat3r_ros.nodes.conversions import (
-    HEAD_FROM_FACE,
     avatar_from_msg,
     face_from_expression,
     stamp_s_from_msg,
-    viewer_from_body_from_msg,
 )
 from avat3r_ros.nodes.expression_tracker import EXPRESSION_QOS
 from avat3r_ros.nodes.frame_publisher import NOBODY_TEXT, FramePublisher, OutputConfig
@@ -48,12 +43,11 @@ from avat3r_ros.nodes.presence import (
     State,
 )
 from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
-from avat3r_ros.nodes.transforms import TransformReader
-from avat3r_ros.nodes.viewer_motion import ViewerConfig, ViewerMotion
+from avat3r_ros.nodes.viewer_input import ViewerInput
+from avat3r_ros.nodes.viewer_motion import ViewerConfig
 from avat3r_ros.nodes.viewpoint import (
     ViewConfig,
     body_from_turned_head,
-    default_viewer_from_body,
     head_turn,
 )
 from avat3r_ros.rendering import FrameRenderer
@@ -138,13 +132,15 @@ class AvatarRendererNode(ManagedNode):
         )
         self._drawing.warm_up(self._device())
         self._frames = FramePublisher(self, self._view, output)
-        frame = self._config.viewer_frame
-        self._transforms = TransformReader(self) if frame else None
-        viewer: ViewerConfig = self.config("viewer.")
-        self._viewer = ViewerMotion(viewer, eye_offset_m=self._view.eye_offsets_m[-1])
-        self._display_delay_s = viewer.display_delay_s
+        self._viewer = ViewerInput(
+            self,
+            self._view,
+            self.config("viewer."),
+            output.frame_id,
+            self._config.viewer_frame,
+            changed=self._render_bell.set,
+        )
         self._drawing_s = 0.0
-        self._transform_stamp_s = -1.0
         self._scene = self._placeholder("no avatar yet")
         self._codes = self.create_subscription(
             Expression, "expression", self._on_expression, EXPRESSION_QOS
@@ -152,9 +148,6 @@ class AvatarRendererNode(ManagedNode):
         self._subscriptions_made = [
             self._codes,
             self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED),
-            self.create_subscription(
-                PoseStamped, "viewer_pose", self._on_viewer_pose, qos_profile_sensor_data
-            ),
         ]
         self._enable_service = self.create_service(SetBool, "~/enable", self._on_enable)
 
@@ -182,6 +175,7 @@ class AvatarRendererNode(ManagedNode):
     def cleanup(self) -> None:
         """Remove the interface and forget the avatar."""
         self._frames.close()
+        self._viewer.close()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self.destroy_service(self._enable_service)
@@ -209,24 +203,6 @@ class AvatarRendererNode(ManagedNode):
     def _on_expression(self, msg: Expression, info: dict) -> None:
         times = arrived(stamp_s_from_msg(msg.header.stamp), info)
         self._expressions.put((msg, time.monotonic(), times))
-
-    def _on_viewer_pose(self, msg: PoseStamped) -> None:
-        if msg.header.frame_id not in ("", self._frames.body_frame):
-            self.refuse(
-                "viewer_pose",
-                f"expected frame {self._frames.body_frame!r}, got {msg.header.frame_id!r} (for "
-                "other frames set viewer_frame, which uses TF)",
-            )
-            return
-        try:
-            body_from_viewer = invert_pose(viewer_from_body_from_msg(msg.pose))
-            self._viewer.observe(
-                body_from_viewer, stamp_s_from_msg(msg.header.stamp), self._now_s()
-            )
-        except ValueError as error:
-            self.refuse("viewer_pose", error)
-            return
-        self._render_bell.set()
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         self._enabled = request.data
@@ -343,7 +319,8 @@ class AvatarRendererNode(ManagedNode):
 
     def _render_one(self, scene: Scene, *, first: bool) -> None:
         latched_s = time.monotonic()
-        viewer_from_body = self._latch_viewer()
+        viewer_from_body = self._viewer.latch(self._drawing_s)
+        self._drawing.eyes = self._viewer.eyes
         stamp = scene.stamp if scene.stamp is not None else self.get_clock().now().to_msg()
         with self.times.measure("render"):
             frame = self._drawing.draw(scene, viewer_from_body)
@@ -356,29 +333,6 @@ class AvatarRendererNode(ManagedNode):
             self._frames.publish_times(rendered.now("published"), stamp)
         if scene.gaussians is not None:
             self._frames.publish_points(scene.gaussians, stamp)
-
-    def _now_s(self) -> float:
-        """The clock of the stamps."""
-        return self.get_clock().now().nanoseconds * 1e-9
-
-    def _latch_viewer(self) -> Float[np.ndarray, "4 4"]:
-        """viewer_from_body at the time at which what is drawn now will be seen."""
-        if self._transforms is not None:
-            self._look_up_viewer()
-        body_from_viewer = self._viewer.at(self._now_s() + self._drawing_s + self._display_delay_s)
-        if body_from_viewer is None:
-            return default_viewer_from_body(self._view)
-        return invert_pose(body_from_viewer)
-
-    def _look_up_viewer(self) -> None:
-        """Take the viewer's newest pose from TF, if it is another one than before."""
-        try:
-            found = self._transforms.newest(self._frames.body_frame, self._config.viewer_frame)
-            if found is not None and found[1] != self._transform_stamp_s:
-                pose, self._transform_stamp_s = found
-                self._viewer.observe(HEAD_FROM_FACE @ pose, found[1], self._now_s())
-        except ValueError as error:
-            self.refuse("viewer_frame", error)
 
     def _report(self, scene: Scene) -> None:
         silence_s = self._presence.at(time.monotonic()).silence_s

@@ -92,7 +92,7 @@ class FramePublisher:
             pixels = np.frombuffer(msg.data, np.uint8).reshape(frame.images[i].shape)
             self._lay_over(pixels, frame.encoding, scene)
             self._images[eye].publish(msg)
-            baseline_m = self._view.ipd_m if i == 1 else 0.0
+            baseline_m = frame.baselines_m[i]
             info = camera_info_from_camera(frame.cameras[i], header, baseline_m=baseline_m)
             self._infos[eye].publish(info)
             if eye in self._compressed:

@@ -15,9 +15,9 @@ from jaxtyping import Float, UInt8
 from avat3r_ros.nodes.frame_times import FrameTimes
 from avat3r_ros.nodes.presence import State
 from avat3r_ros.nodes.viewpoint import (
+    Eyes,
     ViewConfig,
     default_viewer_from_body,
-    eye_cameras,
     placeholder_picture,
 )
 from avat3r_ros.rendering import FrameRenderer, render_gaussians
@@ -68,6 +68,13 @@ class Frame:
     viewer_from_body: Float[np.ndarray, "4 4"]
     depth_m: Float[np.ndarray, "h w"] | None = None
 
+    @property
+    def baselines_m(self) -> list[float]:
+        """How far each camera is to the right of the first one."""
+        poses = self.cameras.camera_from_head.double().cpu().numpy()
+        first_from_head = poses[0]
+        return [-float((pose @ np.linalg.inv(first_from_head))[0, 3]) for pose in poses]
+
 
 class SceneRenderer:
     """Draws scenes for the eyes of `view`; not for two threads at once.
@@ -77,6 +84,9 @@ class SceneRenderer:
         view: Size and projection.
         background: RGB in [0, 1].
         depth: Fill `Frame.depth_m`.
+
+    Attributes:
+        eyes: May be replaced at any time.
     """
 
     def __init__(
@@ -89,6 +99,7 @@ class SceneRenderer:
     ) -> None:
         self._renderer, self._view, self._depth = renderer, view, depth
         self._background = np.asarray(background, np.float32)
+        self.eyes = Eyes.of(view)
         self._placeholders: dict[str, np.ndarray] = {}
 
     def warm_up(self, device: str) -> None:
@@ -111,7 +122,7 @@ class SceneRenderer:
         """Render a scene, or its placeholder, as the viewer sees it."""
         if scene.gaussians is None:
             return self._placeholder(scene.text, viewer_from_body)
-        cameras = eye_cameras(self._view, viewer_from_body, scene.body_from_head)
+        cameras = self.eyes.cameras(viewer_from_body, scene.body_from_head)
         images = self._renderer.render_u8(scene.gaussians, cameras, self._background, "rgb")
         depth_m = None
         if self._depth:
@@ -125,5 +136,5 @@ class SceneRenderer:
         if text not in self._placeholders:
             picture = placeholder_picture(view.width, view.height, text)
             self._placeholders[text] = np.stack([picture] * len(view.eyes))
-        cameras = eye_cameras(view, viewer_from_body, np.eye(4))
+        cameras = self.eyes.cameras(viewer_from_body, np.eye(4))
         return Frame(self._placeholders[text], "rgb8", cameras, viewer_from_body)

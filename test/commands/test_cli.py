@@ -66,6 +66,23 @@ def test_render_shows_a_head_that_opens_its_mouth(workplace):
     assert np.median(rows) > 64  # the mouth is in the lower half
 
 
+def test_a_stereo_pair_is_for_crossed_eyes(workplace):
+    path = workplace / "pair.png"
+    options = ["--stereo", "--camera", "0,0,0.5", "--size", "128", "-o", str(path)]
+    assert main(["render", str(workplace / "me.avat3r"), *options]) == 0
+    pair = np.asarray(Image.open(path).convert("L")).astype(float)
+    assert pair.shape == (128, 256)
+    right_eye, left_eye = pair[:, :128], pair[:, 128:]
+    # The face is nearer than the middle of the head: farther right in the left eye's picture.
+    shifts = range(-12, 13)
+    errors = [
+        np.square(np.roll(right_eye, s, axis=1) - left_eye)[30:90, 40:88].mean() for s in shifts
+    ]
+    shift = shifts[int(np.argmin(errors))]
+    focal_px = 128 / (2 * np.tan(0.28))
+    assert 1 <= shift <= focal_px * 0.063 * (1 / 0.36 - 1 / 0.5), "pixels, up to 14 cm nearer"
+
+
 def test_compile_makes_a_fast_avatar_that_looks_the_same(workplace, capsys, monkeypatch):
     brief = functools.partial(CompileConfig, num_test_codes=3, num_test_pairs=4)
     monkeypatch.setattr("avat3r_ros.commands.compile.CompileConfig", brief)

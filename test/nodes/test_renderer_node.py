@@ -343,7 +343,10 @@ def test_stereo_depth_compressed_and_points(stage, graph):
     def pair():
         return [[f for f in got if f.header.stamp == stamp] for got in (left, right)]
 
-    graph.until(lambda: all(pair()) and depth and points and right_info and jpeg)
+    def unveiled():
+        return all(f and image_from_msg(f[-1])[0, 0, 2] == 255 for f in pair())
+
+    graph.until(lambda: unveiled() and depth and points and right_info and jpeg)
     left_image, right_image = (image_from_msg(frames[-1]) for frames in pair())
     column = [
         np.average(np.arange(48), weights=i[..., 0].sum(0)) for i in (left_image, right_image)
@@ -388,3 +391,38 @@ def test_diagnostics_name_stages_and_refusals(stage, graph):
         values
     )
     assert values["refused expression"] == "1" and "p95" in values["render"]
+
+
+def calibration(width=480, height=320, fx=600.0, cx=300.0, baseline_m=None):
+    info = CameraInfo(width=width, height=height)
+    info.k = np.array([fx, 0, cx - 0.5, 0, fx, height / 2 - 0.5, 0, 0, 1.0])
+    info.p = np.hstack([info.k.reshape(3, 3), np.zeros((3, 1))]).ravel()
+    if baseline_m is not None:
+        info.p[3] = -fx * baseline_m
+    return info
+
+
+def test_the_headsets_calibration_sets_projection_and_eye_distance(stage, graph):
+    scene = stage(view__stereo=True, view__camera_info=True)
+    infos = graph.listen(CameraInfo, "right/camera_info", sensor)
+    headset = graph.publisher(CameraInfo, "viewer/right/camera_info", sensor)
+    graph.until(lambda: infos)
+    assert infos[-1].p[3] / infos[-1].p[0] == pytest.approx(-0.063, rel=1e-4)
+    headset.publish(calibration(baseline_m=0.07))
+    graph.until(lambda: infos[-1].k[0] == pytest.approx(60.0))
+    assert infos[-1].k[2] == pytest.approx(30.0 - 0.5), "a tenth of the size, centres at integers"
+    assert infos[-1].p[3] / infos[-1].p[0] == pytest.approx(-0.07, rel=1e-4)
+    for broken in (
+        CameraInfo(),
+        calibration(fx=float("nan")),
+        calibration(cx=1e30),
+        calibration(baseline_m=-0.06),
+        calibration(width=0),
+    ):
+        total = scene.node.refusals.total
+        headset.publish(broken)
+        graph.until(lambda total=total: scene.node.refusals.total == total + 1)
+        assert "viewer camera_info" in scene.node.refusals.newest
+    infos.clear()
+    graph.until(lambda: infos)
+    assert infos[-1].k[0] == pytest.approx(60.0), "the last good one stays"

@@ -21,6 +21,10 @@ def projected(camera, point):
     return geometry.project_points(camera.intrinsics, points)[:, 0]
 
 
+def cameras_of(config):
+    return viewpoint.Eyes.of(config).cameras(viewpoint.default_viewer_from_body(config), np.eye(4))
+
+
 def test_a_head_that_faces_the_camera_is_not_turned():
     turn = viewpoint.head_turn(face_state().camera_from_head)
     np.testing.assert_allclose(turn, 0, atol=1e-12)
@@ -40,7 +44,7 @@ def test_the_head_turns_on_the_neck():
 
 def test_the_default_viewer_sees_the_sellion_near_the_middle_upright():
     config = viewpoint.ViewConfig()
-    cameras = viewpoint.eye_cameras(config, viewpoint.default_viewer_from_body(config), np.eye(4))
+    cameras = cameras_of(config)
     sellion = projected(cameras, [0.0, 0.0, 0.0])[0]
     chin = projected(cameras, [0.0, -0.11, 0.0])[0]
     assert abs(sellion[0] - 256) < 1 and 200 < sellion[1] < 256
@@ -50,10 +54,65 @@ def test_the_default_viewer_sees_the_sellion_near_the_middle_upright():
 def test_near_points_lie_farther_right_in_the_left_eye():
     config = viewpoint.ViewConfig(stereo=True)
     assert config.eyes == ("left/", "right/")
-    cameras = viewpoint.eye_cameras(config, viewpoint.default_viewer_from_body(config), np.eye(4))
+    cameras = cameras_of(config)
     left, right = projected(cameras, [0.0, 0.0, 0.0])
     focal = float(cameras.intrinsics[0, 0, 0])
     assert float(left[0] - right[0]) == pytest.approx(focal * config.ipd_m / 0.54, rel=0.01)
+
+
+ANGLES = {"left_fov_deg": (-50.0, 40.0, 45.0, -52.0), "right_fov_deg": (-40.0, 50.0, 45.0, -52.0)}
+
+
+def test_edges_of_an_asymmetric_frustum_lie_at_its_angles():
+    config = viewpoint.ViewConfig(width=300, height=200, stereo=True, **ANGLES)
+    cameras = viewpoint.Eyes.of(config).cameras(np.eye(4), np.eye(4))
+    for eye, angles in enumerate(ANGLES.values()):
+        tangents = np.tan(np.radians(angles))
+        edges = [
+            [tangents[0], 0, 1],
+            [tangents[1], 0, 1],
+            [0, -tangents[2], 1],
+            [0, -tangents[3], 1],
+        ]
+        pixels = geometry.project_points(
+            cameras.intrinsics[eye].double(), torch.tensor(np.array(edges))
+        )
+        # y points down: the upper edge is row 0.
+        np.testing.assert_allclose(pixels[:2, 0], [0, 300], atol=1e-3)
+        np.testing.assert_allclose(pixels[2:, 1], [0, 200], atol=1e-3)
+
+
+def test_both_eyes_agree_on_where_a_point_is():
+    config = viewpoint.ViewConfig(width=400, height=400, stereo=True, ipd_m=0.07, **ANGLES)
+    cameras = viewpoint.Eyes.of(config).cameras(np.eye(4), np.eye(4))
+    point = np.array([0.05, -0.1, 0.8])
+    pixels = projected(cameras, point.astype(np.float32).tolist()).double().numpy()
+    k = cameras.intrinsics.double().numpy()
+    tangent = (pixels - k[:, :2, 2]) / k[:, [0, 1], [0, 1]]
+    depth_m = 0.07 / (tangent[0, 0] - tangent[1, 0])
+    assert depth_m == pytest.approx(0.8, rel=1e-4)
+    assert tangent[:, 0].mean() * depth_m == pytest.approx(0.05, rel=1e-3)
+    assert (tangent[:, 1] * depth_m) == pytest.approx([-0.1, -0.1], rel=1e-3)
+
+
+def test_a_calibration_keeps_its_field_of_view_at_another_size():
+    eyes = viewpoint.Eyes.of(viewpoint.ViewConfig(width=300, height=200, stereo=True))
+    calibration = np.array([[900.0, 0, 640], [0, 800, 700], [0, 0, 1]])
+    eyes = eyes.with_calibration(1, calibration, 1200, 1000, baseline_m=0.06)
+    np.testing.assert_allclose(eyes.intrinsics[1], [[225, 0, 160], [0, 160, 140], [0, 0, 1]])
+    assert eyes.offsets_m == (-0.03, 0.03)
+    assert eyes.intrinsics[0, 0, 2] == 150, "the left eye stays"
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [(-50.0, 40.0, 45.0), (50.0, 40.0, 45.0, -50.0), (-50.0, 40.0, -45.0, 50.0), (-95.0, 1, 1, -1)],
+)
+def test_impossible_fields_of_view_are_refused(angles):
+    with pytest.raises(ValueError, match="in left_fov_deg"):
+        viewpoint.ViewConfig(left_fov_deg=angles)
+    with pytest.raises(ValueError, match="set together"):
+        viewpoint.ViewConfig(stereo=True, left_fov_deg=ANGLES["left_fov_deg"])
 
 
 def test_placeholders_have_the_wanted_size_and_differ_by_text():
