@@ -216,14 +216,14 @@ class AvatarRendererNode(ManagedNode):
     def _animate(self, stop: threading.Event) -> None:
         animated: tuple[object, bytes] | None = None
         gaussians: Gaussians | None = None
-        easing = False
+        wait_s = TICK_S
         while not stop.is_set():
-            self._animate_bell.wait(EASING_TICK_S if easing else TICK_S)
+            self._animate_bell.wait(wait_s)
             self._animate_bell.clear()
             self._take_avatar()
             self._take_expression()
             presence = self._presence.at(time.monotonic())
-            easing = presence.easing
+            wait_s = min(EASING_TICK_S if presence.easing else TICK_S, presence.lasts_s)
             if self._animator is None or presence.code is None or presence.veil >= 1:
                 text = "no avatar yet" if self._animator is None else NOBODY_TEXT
                 if self._scene.gaussians is not None or self._scene.text != text:

@@ -87,6 +87,7 @@ class Presence:
         silence_s: Since the newest usable code; infinite before the first one.
         veil: How far the placeholder covers the avatar, 0 to 1.
         easing: Whether the next moment will look different without any new code.
+        lasts_s: Until the state changes by itself.
     """
 
     state: State
@@ -95,6 +96,7 @@ class Presence:
     silence_s: float
     veil: float = 0.0
     easing: bool = False
+    lasts_s: float = np.inf
 
 
 class OperatorPresence:
@@ -130,13 +132,13 @@ class OperatorPresence:
         Raises:
             SecondSourceError: Another source drives; this one may take over once that has been
                 silent for `neutral_after_s`.
-            ValueError: The stamp is not after the last one, or the code was stuck on its way. After
-                `placeholder_after_s` of silence any stamp is accepted (the source was restarted),
-                and so is a stream that keeps pace under another clock (the clock was set).
+            ValueError: The stamp is not after the last one, or the code was stuck on its way. A
+                stream that keeps pace under another clock is accepted after CLOCK_SET_S: the
+                source's clock was set, or it was restarted elsewhere.
         """
         silence_s = now_s - self._arrival_s
         self._check_source(source, silence_s)
-        if silence_s >= self._config.placeholder_after_s or source != self._source:
+        if source != self._source:
             self._stamp_s, self._fastest_s = -np.inf, np.inf
         elif np.isfinite(self._fastest_s):
             self._fastest_s += DRIFT * silence_s
@@ -161,14 +163,17 @@ class OperatorPresence:
             return Presence(State.PLACEHOLDER, None, None, np.inf, veil=1.0)
         code, veil, easing = self._coming_back(now_s)
         if silence_s < config.hold_after_s:
-            return Presence(State.LIVE, code, self._stamp_s, silence_s, veil, easing)
+            lasts_s = config.hold_after_s - silence_s
+            return Presence(State.LIVE, code, self._stamp_s, silence_s, veil, easing, lasts_s)
         if silence_s < config.neutral_after_s:
-            return Presence(State.HOLD, code, self._stamp_s, silence_s, veil, easing)
+            lasts_s = config.neutral_after_s - silence_s
+            return Presence(State.HOLD, code, self._stamp_s, silence_s, veil, easing, lasts_s)
         eased = _smooth((silence_s - config.neutral_after_s) / config.ease_s)
         code = (code * (1.0 - eased)).astype(np.float32)
         if silence_s < config.placeholder_after_s:
             easing = easing or bool(eased < 1.0)
-            return Presence(State.NEUTRAL, code, None, silence_s, veil, easing)
+            lasts_s = config.placeholder_after_s - silence_s
+            return Presence(State.NEUTRAL, code, None, silence_s, veil, easing, lasts_s)
         faded = _smooth((silence_s - config.placeholder_after_s) / config.fade_s)
         veil = max(veil, faded)
         return Presence(State.PLACEHOLDER, code, None, silence_s, veil, bool(faded < 1.0))

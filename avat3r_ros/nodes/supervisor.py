@@ -132,6 +132,14 @@ class NodeProcesses:
         self._readers.append(reader)
         return process
 
+    def process(self, name: str) -> subprocess.Popen:
+        """The process of a node that was started.
+
+        Raises:
+            KeyError: No such node was started.
+        """
+        return self._processes[name]
+
     def running(self) -> list[str]:
         """Names of the nodes that run."""
         return [name for name, process in self._processes.items() if process.poll() is None]

@@ -79,12 +79,20 @@ def test_codes_that_were_stuck_on_the_way_are_not_replayed():
     assert presence.at(2.0).state == State.LIVE
 
 
-def test_a_restarted_source_with_an_earlier_clock_is_accepted_after_the_placeholder():
+@pytest.mark.parametrize("silence_s", [1.0, 5.1, 3600.0])
+def test_what_a_stopped_sender_had_in_its_hands_is_never_shown(silence_s):
+    """It goes on with the code it was about to send when it was stopped."""
     presence = observed_at_zero()
-    with pytest.raises(ValueError):
-        presence.observe(CODE, stamp_s=1.0, now_s=4.9)
-    presence.observe(CODE, stamp_s=1.0, now_s=5.1)
-    assert presence.at(5.1).state == State.LIVE
+    with pytest.raises(ValueError, match="later than others"):
+        presence.observe(CODE * 0, 100.0 + PERIOD_S, silence_s + 0.2)
+    presence.observe(CODE, 100.0 + silence_s + 0.25, silence_s + 0.25)
+    assert presence.at(silence_s + 0.25).state == State.LIVE
+
+
+def test_a_source_restarted_with_an_earlier_clock_is_accepted_once_it_keeps_pace():
+    presence = observed_at_zero()
+    accepted = stream(presence, 5.1, 7.0, offset_s=-4.0)
+    assert 5.1 + CLOCK_SET_S <= accepted[0] < 5.1 + CLOCK_SET_S + 0.1
 
 
 def test_times_must_be_in_order():
