@@ -347,7 +347,7 @@ def write_results(
 
 def timeline(log: Log) -> np.ndarray:
     """States, how far the picture is from the placeholder to the live face, and events."""
-    end_s = log.frames[-1][0]
+    end_s = max(log.frames[-1][0], log.states[-1][0])
     changes = [*log.states, (end_s, State.LIVE)]
     spans = [
         Span(start, stop, state.name, STATE_COLORS[state])
@@ -360,11 +360,11 @@ def timeline(log: Log) -> np.ndarray:
         if span.text == State.LIVE.name:
             live |= (arrivals > span.start_s + 1.0) & (arrivals < span.end_s - 0.1)
     far = np.abs(looks - np.median(looks[live], 0)).mean((1, 2))
-    seen = 1.0 - far / max(float(far.max()), 1e-6)
-    gaps = np.diff(arrivals, prepend=arrivals[0])
+    seen = (1.0 - far / max(float(far.max()), 1e-6)).tolist()
+    gaps = (np.diff(arrivals, prepend=arrivals[0]) / 0.5).clip(0, 1).tolist()
     curves = {
-        "live face in picture": list(zip(arrivals, seen, strict=True)),
-        "frame interval, 0-0.5 s": list(zip(arrivals, (gaps / 0.5).clip(0, 1), strict=True)),
+        "live face in picture": list(zip(arrivals.tolist(), seen, strict=True)),
+        "frame interval, 0-0.5 s": list(zip(arrivals.tolist(), gaps, strict=True)),
     }
     marks = [(at_s, text) for at_s, text in log.events if text]
     return timeline_picture(
