@@ -9,7 +9,10 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "avat3r_ros"
 CORE = {"types", "geometry", "expression", "rig", "native", "avatar_file", "model_files"}
-STAGES = {"capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"}
+STAGES = {
+    *("capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"),
+    "streaming",
+}
 
 # room -> rooms of ours it may import (itself always allowed)
 ALLOWED = {
