@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in nodes/: before NumPy
 
 EXAMPLES = {
     "build": "avat3r build front.jpg left.jpg right.jpg up.jpg -o me.avat3r\n"
+    "  avat3r build *.jpg --image-size 512 -o sharp.avat3r\n"
     "  avat3r build --video turn_your_head.mp4 -o me.avat3r\n"
     "  avat3r build *.jpg --position-maps dust3r -o me.avat3r   # weights: docs/priors.md",
     "compile": "avat3r compile me.avat3r -o fast.avat3r",
@@ -68,6 +69,13 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument("--preset", default="tiny", help="network preset (default: tiny)")
     build.add_argument(
         "--untrained", action="store_true", help="use the base guess without trained weights"
+    )
+    build.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the head's crops: 512 shows wrinkles and hair of sharp photos, at four "
+        "times the Gaussians of 256 (default: the network's size)",
     )
     build.add_argument(
         "--position-maps",

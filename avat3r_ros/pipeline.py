@@ -35,6 +35,9 @@ logger = logging.getLogger(__name__)
 MIN_VIEWS, MAX_VIEWS = 3, 6
 """The network was trained with 4 views and accepts 3 to 6."""
 
+MAX_IMAGE_SIZE = 1024
+"""Larger crops make a million Gaussians, which no renderer of ours draws at display rate."""
+
 FRONTAL_SPREAD_RAD = np.radians(12.0)
 """Below this spread of yaw the sides of the head are mostly guessed."""
 
@@ -115,6 +118,7 @@ def build_avatar_from_images(
     preset: str = "tiny",
     trained: bool = True,
     network: Avat3r | None = None,
+    image_size: int | None = None,
     position_prior: PositionPrior = TEMPLATE,
     features: FeatureExtractor | None = None,
     compiled: bool | None = False,
@@ -133,6 +137,8 @@ def build_avatar_from_images(
         trained: Use the preset's shipped weights; False builds on the untrained base guess, and so
             do position maps other than the template's: the weights were trained with those.
         network: Used instead of a preset, e.g. to compare variants.
+        image_size: Side of the crops in pixels, each of which may become a Gaussian: finer heads
+            for more work per frame. The network's own size if None, which is the least.
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
         features: What makes the feature maps of a network that was trained with some.
@@ -157,6 +163,12 @@ def build_avatar_from_images(
         # Shipped weights correct the errors of the template's fit, and of nothing else.
         network = load_network(preset, trained=trained and position_prior is TEMPLATE)
     _check_features(network, features)
+    image_size = image_size or network.config.image_size
+    if not network.config.image_size <= image_size <= MAX_IMAGE_SIZE:
+        raise BuildError(
+            f"expected an image size from {network.config.image_size} (the network's own) to "
+            f"{MAX_IMAGE_SIZE} pixels, got {image_size}"
+        )
 
     def step(stage: str, fraction: float) -> None:
         if cancelled is not None and cancelled():
@@ -184,7 +196,7 @@ def build_avatar_from_images(
     fit = fit_template(observations, template, mattes=mattes)
 
     step("mapping positions", 0.6)
-    crops = crop_heads(list(images), mattes, fit, template, network.config.image_size)
+    crops = crop_heads(list(images), mattes, fit, template, image_size)
     views = harmonize_colors(position_prior(crops, template), template)
 
     feature_maps = None

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         options = {
             "preset": args.preset,
             "trained": not args.untrained,
+            "image_size": args.image_size,
             "position_prior": position,
             "features": features,
             "compiled": args.compile,

@@ -101,6 +101,7 @@ def build_avatar(
         config={
             "network": config.to_json(),
             "num_views": len(views.images),
+            "reference_size": views.images.shape[-1],
             "template_sha256": "" if template is None else template_sha256(template),
         },
         tensors=tensors,
@@ -201,10 +202,14 @@ def _restored(avatar: Avatar, config: Avat3rConfig, template: HeadTemplate | Non
     fading = _tensor(avatar, "fading", (None,)).long()
     if len(fading) and not deforming <= int(fading.min()) <= int(fading.max()) < stop:
         raise ValueError("avatar tensor 'fading' has values that are not deforming Gaussians")
+    # Avatars of version 0.1.0 do not say: theirs were as large as the network's images.
+    reference_size = avatar.config.get("reference_size", config.image_size)
+    if type(reference_size) is not int or reference_size < 1:
+        raise ValueError(f"expected a positive 'reference_size' of an avatar, got {reference_size}")
     num_triangles = 0 if template is None else len(template.triangles)
     for name, values, limit in (
         ("code_rows", rows, len(codes)),
-        ("pixel_indices", pixels, avatar.config["num_views"] * config.image_size**2),
+        ("pixel_indices", pixels, avatar.config["num_views"] * reference_size**2),
         ("triangle_ids", triangles, num_triangles),
     ):
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
@@ -230,6 +235,7 @@ def _restored(avatar: Avatar, config: Avat3rConfig, template: HeadTemplate | Non
         triangle_ids=triangles,
         barycentrics=_tensor(avatar, "barycentrics", (num_moving, 3)).float(),
         fading=fading,
+        reference_size=reference_size,
     )
 
 

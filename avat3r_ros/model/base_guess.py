@@ -100,6 +100,7 @@ def build_base_guess(
             triangle_ids=torch.zeros(0, dtype=torch.long),
             barycentrics=torch.zeros(0, 3),
             fading=torch.zeros(0, dtype=torch.long),
+            reference_size=views.images.shape[-1],
         )
 
     assert template is not None
@@ -274,4 +275,5 @@ def _assemble(
         triangle_ids=bound_to[moving],
         barycentrics=join(barycentrics, fill.barycentrics)[moving],
         fading=fading.nonzero()[:, 0],
+        reference_size=views.images.shape[-1],
     )

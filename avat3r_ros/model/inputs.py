@@ -30,19 +30,21 @@ def input_maps(views: ReferenceViews, use_position_maps: bool) -> Float[Tensor, 
     )
 
 
-def shown_tokens(masks: Float[Tensor, "v 1 h w"], patch_size: int) -> Bool[Tensor, "t"]:
-    """Which patches of the views show something of the head."""
-    return (nn.functional.max_pool2d(masks.float(), patch_size) > 0).flatten()
+def shown_tokens(masks: Float[Tensor, "v 1 h w"], grid_size: int) -> Bool[Tensor, "t"]:
+    """Which patches of the views show something of the head; `grid_size` of them to a side."""
+    return (nn.functional.adaptive_max_pool2d(masks.float(), grid_size) > 0).flatten()
 
 
 def shown_patches(views: ReferenceViews, config: Avat3rConfig) -> Float[Tensor, "s i"]:
     """What the network sees of each of these patches; half of all patches are background."""
     maps = input_maps(views, config.use_position_maps)
+    if maps.shape[-1] != config.image_size:
+        maps = nn.functional.adaptive_avg_pool2d(maps, config.image_size)
     if config.input_pooling > 1:
         maps = nn.functional.avg_pool2d(maps, config.input_pooling)
     side = config.patch_size // config.input_pooling
     patches = nn.functional.unfold(maps, side, stride=side).transpose(1, 2).flatten(0, 1)
-    return patches[shown_tokens(views.masks, config.patch_size)]
+    return patches[shown_tokens(views.masks, config.grid_size)]
 
 
 def plucker_rays(views: ReferenceViews) -> Float[Tensor, "v 6 h w"]:

@@ -41,7 +41,12 @@ from avat3r_ros.model.layers import (
 from avat3r_ros.model.pixel_decoder import PixelDecoder, pixel_inputs, pixel_places
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
-from avat3r_ros.model.upsampler import GrmUpsampler, PatchDecoder, patch_slots
+from avat3r_ros.model.upsampler import (
+    GrmUpsampler,
+    PatchDecoder,
+    coarser_pixels,
+    patch_slots,
+)
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
 
@@ -134,7 +139,8 @@ class Avat3r(nn.Module):
         """Compute everything that does not depend on the expression.
 
         Args:
-            views: 3 to 6 references of the configured size.
+            views: 3 to 6 references of the configured size, or finer: the network then sees them
+                at its own size, and its changes are spread over the finer pixels.
             features: Feature maps, if the configuration uses them.
             base: The views' base guess, if the caller has it; training builds it once per person.
 
@@ -208,14 +214,18 @@ class Avat3r(nn.Module):
         pixels = base.pixel_indices
         slots = places = basis = pixel_features = None
         if c.upsampler == "pixel":
-            needed, places = pixel_places(pixels, c.image_size, c.patch_size)
+            needed, places = pixel_places(pixels, base.reference_size, c.grid_size)
             tokens, token_views = tokens[needed], token_views[needed]
-            known = pixel_inputs(base.gaussians, base.num_pixels)
+            known = pixel_inputs(
+                base.gaussians, base.num_pixels, base.reference_size / c.image_size
+            )
             pixel_features = self.upsampler.from_pixels(known)
             if c.expression_basis:
                 of_basis = self.basis_decoder.from_pixels(known)
                 basis = self.basis_decoder(tokens[None], places, of_basis)[0]
         else:
+            # Finer references have several pixels where these decoders have one.
+            pixels = coarser_pixels(pixels, base.reference_size, c.image_size)
             # Patches need only tokens with a kept pixel; windows of "grm" need all of them.
             needed, slots = patch_slots(pixels, c.image_size, c.patch_size)
             if c.expression_basis:
@@ -298,9 +308,10 @@ class Avat3r(nn.Module):
         v, _, height, width = views.images.shape
         if not MIN_VIEWS <= v <= MAX_VIEWS:
             raise ValueError(f"expected {MIN_VIEWS} to {MAX_VIEWS} reference views, got {v}")
-        if (height, width) != (c.image_size, c.image_size):
+        if height != width or height < c.image_size:
             raise ValueError(
-                f"expected references of {c.image_size}x{c.image_size}, got {width}x{height}"
+                f"expected references of {c.image_size}x{c.image_size} or finer, got "
+                f"{width}x{height}"
             )
         needs_codes = c.condition_on_reference_codes or c.motion_prior == "template"
         if needs_codes and views.code_space != c.code_space:
@@ -309,7 +320,7 @@ class Avat3r(nn.Module):
             )
 
     def _shown(self, views: ReferenceViews) -> Bool[Tensor, "t"]:
-        return shown_tokens(views.masks, self.config.patch_size).to(self.device)
+        return shown_tokens(views.masks, self.config.grid_size).to(self.device)
 
     def _cached_blocks(self, tokens: Tensor, shown: Bool[Tensor, "b t"]) -> Tensor:
         """Self-attention among the tokens that show the head; half of them show background."""

@@ -52,18 +52,19 @@ class PixelPlaces:
 
 
 def pixel_places(
-    pixels: Int[Tensor, "p"], image_size: int, patch_size: int
+    pixels: Int[Tensor, "p"], image_size: int, grid_size: int
 ) -> tuple[Int[Tensor, "t"], PixelPlaces]:
     """Find the tokens that hold kept pixels, and every pixel's place among them.
 
     Args:
         pixels: Kept pixels in the flattened (V, H, W) grid.
         image_size: H = W.
-        patch_size: Pixels along a token's side.
+        grid_size: Tokens along one side of a view.
     """
-    side = image_size // patch_size
+    side, patch_size = grid_size, image_size / grid_size
     view, y, x = pixels // image_size**2, pixels // image_size % image_size, pixels % image_size
-    own = (view * side + y // patch_size) * side + x // patch_size
+    own_column, own_row = ((2 * v + 1) * side // (2 * image_size) for v in (x, y))
+    own = (view * side + own_row) * side + own_column
     needed = torch.unique(own)
     row = torch.full((int(view.max()) * side**2 + side**2,), -1, device=pixels.device)
     row[needed] = torch.arange(len(needed), device=pixels.device)
@@ -85,8 +86,15 @@ def pixel_places(
     )
 
 
-def pixel_inputs(base: Gaussians, num_pixels: int) -> Float[Tensor, "p c"]:
-    """What is known of every pixel's Gaussian before the network has changed it."""
+def pixel_inputs(base: Gaussians, num_pixels: int, fineness: float = 1.0) -> Float[Tensor, "p c"]:
+    """What is known of every pixel's Gaussian before the network has changed it.
+
+    Args:
+        base: The base guess.
+        num_pixels: P, the first of them.
+        fineness: Side of the references over that of the images the network was made for. Finer
+            references have smaller Gaussians; the network is told of the size it knows.
+    """
     normals = matrices_from_quats_wxyz(base.quats_wxyz[:num_pixels])[..., 2]
     return torch.cat(
         [
@@ -94,7 +102,7 @@ def pixel_inputs(base: Gaussians, num_pixels: int) -> Float[Tensor, "p c"]:
             base.means[:num_pixels] * _POSITION_SCALE,
             normals,
             base.opacities[:num_pixels, None],
-            (base.scales[:num_pixels, :1] / _SIZE_UNIT_M).log(),
+            (base.scales[:num_pixels, :1] * fineness / _SIZE_UNIT_M).log(),
         ],
         -1,
     )

@@ -62,6 +62,7 @@ class BaseGuess:
         fading: Deforming Gaussians on surfaces that unfold (lids), increasing: they fade where
             their triangle is far from the size it was placed at, and leave the place to those that
             were placed there: pixels for the open eye, template Gaussians for the closed one.
+        reference_size: H = W of the references.
     """
 
     gaussians: Gaussians
@@ -74,6 +75,7 @@ class BaseGuess:
     triangle_ids: Int[Tensor, "m"]
     barycentrics: Float[Tensor, "m 3"]
     fading: Int[Tensor, "q"]
+    reference_size: int
 
     def __post_init__(self) -> None:
         bounds = (0, self.moving_start, self.deforming_start, self.moving_stop, len(self))
@@ -111,6 +113,7 @@ class BaseGuess:
             self.triangle_ids.to(device),
             self.barycentrics.to(device),
             self.fading.to(device),
+            self.reference_size,
         )
 
     def subset(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
@@ -151,6 +154,7 @@ class BaseGuess:
             self.triangle_ids[moving],
             self.barycentrics[moving],
             fading,
+            self.reference_size,
         )
 
 

@@ -31,6 +31,15 @@ def patch_slots(
     return needed, row * patch_size**2 + inside
 
 
+def coarser_pixels(pixels: Int[Tensor, "p"], size: int, coarser: int) -> Int[Tensor, "p"]:
+    """Pixels of a coarser (V, H, W) grid in which the centres of these pixels lie."""
+    if size == coarser:
+        return pixels
+    view, y, x = pixels // size**2, pixels // size % size, pixels % size
+    row, column = ((2 * v + 1) * coarser // (2 * size) for v in (y, x))
+    return (view * coarser + row) * coarser + column
+
+
 class PatchDecoder(nn.Module):
     """One linear map from a token to its patch: the cheap decoder. Tokens do not mix.
 

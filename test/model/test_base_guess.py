@@ -180,7 +180,7 @@ def test_covariance_follows_the_triangle():
     base = BaseGuess(
         gaussians, torch.zeros(count, dtype=torch.long), torch.zeros(1, 1),
         torch.zeros(0, dtype=torch.long), 0, 0, count, torch.arange(count),
-        torch.full((count, 3), 1 / 3), torch.zeros(0, dtype=torch.long),
+        torch.full((count, 3), 1 / 3), torch.zeros(0, dtype=torch.long), 32,
     )  # fmt: skip
     moved = RigMotion(base, neutral, triangles, basis).gaussians(torch.ones(1))
     after = (neutral + basis[0])[triangles]

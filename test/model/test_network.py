@@ -233,9 +233,26 @@ def test_other_numbers_of_views_are_refused(count, template, head):
         network_of(DEBUG, template).encode(head.fake_views(template, num_views=count))
 
 
+@pytest.mark.parametrize("name", ["grm", "pixel", "linear"])
+def test_finer_references_give_finer_heads_that_change_alike(name, template, head):
+    """A network for 32x32 says of a head in 48x48 pixels what it says of the head in 32x32."""
+    network = network_of(dataclasses.replace(DEBUG, upsampler=name), template, perturbed=True)
+    moved, counts = [], []
+    for size in (32, 48):
+        views = head.fake_views(template, size=size)
+        with torch.no_grad():
+            prefix = network.encode(views)
+            change = network.decode(prefix, CODE).means - prefix.base_gaussians(CODE).means
+        pixels = prefix.base.num_pixels
+        counts.append(pixels)
+        moved.append(float(change[:pixels].norm(dim=-1).mean()))
+    assert counts[1] > 2 * counts[0]
+    assert moved[1] == pytest.approx(moved[0], rel=0.3)
+
+
 def test_wrong_size_code_space_and_features_are_refused(template, views, head):
     network = network_of(DEBUG, template)
-    with pytest.raises(ValueError, match="expected references of 32x32, got 16x16"):
+    with pytest.raises(ValueError, match="expected references of 32x32 or finer, got 16x16"):
         network.encode(head.fake_views(template, size=16))
     with pytest.raises(ValueError, match="arkit_52"):
         network.encode(dataclasses.replace(views, code_space="ava256_256"))
