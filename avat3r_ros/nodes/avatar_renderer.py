@@ -1,6 +1,6 @@
 """Renders the avatar with the operator's expression from the viewer's eyes.
 
-    avatar, expression -> [animate thread] -> Scene -> [render thread] <- viewer_pose, read late
+    avatar, expression -> [animate thread] -> Scene -> [Display's threads] <- viewer_pose, read late
                                                             |
                              image_raw, camera_info (or left/..., right/...), compressed, depth
 
@@ -29,12 +29,14 @@ from avat3r_ros.nodes.conversions import (
     face_from_expression,
     stamp_s_from_msg,
 )
+from avat3r_ros.nodes.display import Display
 from avat3r_ros.nodes.expression_tracker import EXPRESSION_QOS
 from avat3r_ros.nodes.frame_publisher import NOBODY_TEXT, FramePublisher, OutputConfig
 from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
+from avat3r_ros.nodes.passthrough import Passthrough
 from avat3r_ros.nodes.presence import (
     OperatorPresence,
     Presence,
@@ -42,6 +44,7 @@ from avat3r_ros.nodes.presence import (
     SecondSourceError,
     State,
 )
+from avat3r_ros.nodes.quality import QualityConfig
 from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
 from avat3r_ros.nodes.viewer_input import ViewerInput
 from avat3r_ros.nodes.viewer_motion import ViewerConfig
@@ -49,6 +52,7 @@ from avat3r_ros.nodes.viewpoint import (
     ViewConfig,
     body_from_turned_head,
     head_turn,
+    limited_turn,
 )
 from avat3r_ros.rendering import FrameRenderer
 from avat3r_ros.types import Avatar, Gaussians
@@ -59,6 +63,8 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TICK_S, EASING_TICK_S = 0.03, 1 / 60
 """How often the animation looks at the clock while nothing arrives; and while the face eases."""
 
+BACKGROUND_MODES = ("color", "transparent", "image")
+
 
 @dataclass(frozen=True)
 class RendererConfig:
@@ -68,7 +74,13 @@ class RendererConfig:
         max_rate_hz: Frames per second are not more than this.
         idle_rate_hz: Frames per second while neither expression nor viewer changes.
         head_motion: "rotation" turns the avatar's head with the operator's; "none" keeps it still.
+        head_max_turn_deg: The avatar's head turns by at most this angle, about the same axis.
         background: Red, green and blue in [0, 1].
+        background_mode: "color" shows `background`; "transparent" publishes rgba8 with straight
+            alpha; "image" shows pictures of background/image_raw (stereo:
+            left/background/image_raw and right/…), cut to the frame's shape.
+        background_timeout_s: Pictures behind the avatar that are older than this give way to the
+            colour.
         viewer_frame: TF frame of the viewer's eyes (optical axes); empty uses viewer_pose.
         animation_path: "auto" takes the avatar's compiled animation where it has one; "full" always
             runs the network or the rig, "compiled" refuses avatars without a compiled animation.
@@ -81,7 +93,10 @@ class RendererConfig:
     max_rate_hz: float = ranged(60.0, 1.0, 240.0)
     idle_rate_hz: float = ranged(5.0, 0.1, 60.0)
     head_motion: str = "rotation"
+    head_max_turn_deg: float = ranged(70.0, 0.0, 180.0)
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    background_mode: str = "color"
+    background_timeout_s: float = ranged(0.5, 0.05, 60.0)
     viewer_frame: str = ""
     animation_path: str = "auto"
     device: str = "auto"
@@ -93,6 +108,10 @@ class RendererConfig:
             raise ValueError(f"expected head_motion 'rotation' or 'none', got {self.head_motion!r}")
         if self.animation_path not in PATHS:
             raise ValueError(f"expected animation_path of {PATHS}, got {self.animation_path!r}")
+        if self.background_mode not in BACKGROUND_MODES:
+            raise ValueError(
+                f"expected background_mode of {BACKGROUND_MODES}, got {self.background_mode!r}"
+            )
         if self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"expected device 'auto', 'cpu' or 'cuda', got {self.device!r}")
         if len(self.background) != 3 or not all(0 <= v <= 1 for v in self.background):
@@ -107,16 +126,17 @@ class AvatarRendererNode(ManagedNode):
             "": RendererConfig,
             "view.": ViewConfig,
             "viewer.": ViewerConfig,
+            "quality.": QualityConfig,
             "presence.": PresenceConfig,
             "output.": OutputConfig,
         }
         super().__init__("avatar_renderer", configs, **options)
-        self._animate_bell, self._render_bell = threading.Event(), threading.Event()
+        self._animate_bell = threading.Event()
         self._avatars: Mailbox[AvatarMsg] = Mailbox(self._animate_bell)
         self._expressions: Mailbox[tuple[Expression, float, FrameTimes]] = Mailbox(
             self._animate_bell
         )
-        self._enabled = True
+        self._display: Display | None = None
         self._animator: Animator | None = None
         self._avatar_id = self._avatar_sha256 = ""
 
@@ -127,21 +147,42 @@ class AvatarRendererNode(ManagedNode):
         self._presence = OperatorPresence(self.config("presence."))
         torch.set_num_threads(self._num_threads())
         output: OutputConfig = self.config("output.")
-        self._drawing = SceneRenderer(
-            self.make_renderer(), self._view, self._config.background, depth=output.depth
+        config = self._config
+        self._passthrough = None
+        if config.background_mode == "image":
+            self._passthrough = Passthrough(
+                self, self._view, config.background_timeout_s, self._something_new
+            )
+        drawing = SceneRenderer(
+            self.make_renderer(),
+            self._view,
+            config.background,
+            transparent=config.background_mode == "transparent",
+            passthrough=None if self._passthrough is None else self._passthrough.images,
+            depth=output.depth,
+            num_threads=self._num_threads(),
         )
-        self._drawing.warm_up(self._device())
+        drawing.warm_up(self._device())
         self._frames = FramePublisher(self, self._view, output)
         self._viewer = ViewerInput(
             self,
             self._view,
             self.config("viewer."),
             output.frame_id,
-            self._config.viewer_frame,
-            changed=self._render_bell.set,
+            config.viewer_frame,
+            self._something_new,
         )
-        self._drawing_s = 0.0
-        self._scene = self._placeholder("no avatar yet")
+        self._display = Display(
+            self,
+            drawing,
+            self._frames,
+            self._viewer,
+            self.config("quality."),
+            config.max_rate_hz,
+            config.idle_rate_hz,
+            self._report,
+        )
+        self._display.show(self._placeholder("no avatar yet"))
         self._codes = self.create_subscription(
             Expression, "expression", self._on_expression, EXPRESSION_QOS
         )
@@ -168,14 +209,17 @@ class AvatarRendererNode(ManagedNode):
         return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
     def activate(self) -> None:
-        """Start both threads."""
+        """Start the threads."""
         self.start_worker("animate", self._animate)
-        self.start_worker("render", self._render)
+        self.start_worker("draw", self._display.draw)
+        self.start_worker("warp", self._display.warp)
 
     def cleanup(self) -> None:
         """Remove the interface and forget the avatar."""
         self._frames.close()
         self._viewer.close()
+        if self._passthrough is not None:
+            self._passthrough.close()
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self.destroy_service(self._enable_service)
@@ -183,17 +227,22 @@ class AvatarRendererNode(ManagedNode):
         self._avatar_id = self._avatar_sha256 = ""
 
     def wake_workers(self) -> None:
-        """End the waits of both threads."""
+        """End the waits of the threads."""
         self._animate_bell.set()
-        self._render_bell.set()
+        if self._display is not None:
+            self._display.wake()
 
     def health(self) -> tuple[bytes, str]:
         """Anything but LIVE is worth a warning."""
         if not self.is_active:
             return super().health()
-        scene, rate = self._scene, self.times.rate_hz("render")
+        scene, facts = self._display.scene, self._display.facts
         level = DiagnosticStatus.OK if scene.state == State.LIVE else DiagnosticStatus.WARN
-        text = f"{scene.state.name} at {rate:.0f} frames/s"
+        text = f"{scene.state.name} at {facts['rendered_hz']:.0f} frames/s"
+        if facts["reprojected"]:
+            text += f", reprojected to {facts['reprojected_hz']:.0f}"
+        if facts["render_scale"] < 1:
+            text += f", resolution {facts['render_scale']:.0%}"
         if (drivers := self._codes.get_publisher_count()) > 1:
             level, text = DiagnosticStatus.WARN, f"{text}, {drivers} publishers of expressions"
         return level, text + (f": {scene.text}" if scene.text else "")
@@ -205,8 +254,8 @@ class AvatarRendererNode(ManagedNode):
         self._expressions.put((msg, time.monotonic(), times))
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
-        self._enabled = request.data
-        self._render_bell.set()
+        self._display.enabled = request.data
+        self._display.wake()
         response.success = True
         response.message = "rendering" if request.data else "idle; no images are published"
         return response
@@ -226,8 +275,8 @@ class AvatarRendererNode(ManagedNode):
             wait_s = min(EASING_TICK_S if presence.easing else TICK_S, presence.lasts_s)
             if self._animator is None or presence.code is None or presence.veil >= 1:
                 text = "no avatar yet" if self._animator is None else NOBODY_TEXT
-                if self._scene.gaussians is not None or self._scene.text != text:
-                    self._show(self._placeholder(text))
+                if self._display.scene.gaussians is not None or self._display.scene.text != text:
+                    self._display.show(self._placeholder(text))
                 continue
             code, turn = presence.code[:-3], presence.code[-3:]
             wanted = (self._animator, code.tobytes())
@@ -236,8 +285,8 @@ class AvatarRendererNode(ManagedNode):
                     gaussians = self._animator.animate(code)
                 animated = wanted
             scene = self._scene_of(presence, gaussians, turn)
-            if not _same(scene, self._scene):
-                self._show(scene)
+            if not _same(scene, self._display.scene):
+                self._display.show(scene)
 
     def _take_avatar(self) -> None:
         msg = self._avatars.take()
@@ -268,7 +317,9 @@ class AvatarRendererNode(ManagedNode):
                 return  # nobody there: silence, not an error
             turn = np.zeros(3, np.float32)
             if self._config.head_motion == "rotation":
-                turn = head_turn(face.camera_from_head).astype(np.float32)
+                turn = limited_turn(
+                    head_turn(face.camera_from_head), np.radians(self._config.head_max_turn_deg)
+                ).astype(np.float32)
             performance = np.concatenate([face.code, turn])
             stamp_s = stamp_s_from_msg(msg.header.stamp)
             self._presence.observe(performance, stamp_s, arrival_s, msg.header.frame_id)
@@ -294,45 +345,8 @@ class AvatarRendererNode(ManagedNode):
     def _placeholder(self, text: str) -> Scene:
         return Scene(State.PLACEHOLDER, None, np.eye(4), None, FrameTimes(), text)
 
-    def _show(self, scene: Scene) -> None:
-        self._scene = scene
-        self._render_bell.set()
-
-    # Render thread
-
-    def _render(self, stop: threading.Event) -> None:
-        shortest_s, longest_s = 1 / self._config.max_rate_hz, 1 / self._config.idle_rate_hz
-        shown: Scene | None = None
-        reported_s = -np.inf
-        while not stop.is_set():
-            self._render_bell.wait(longest_s)
-            self._render_bell.clear()
-            start_s = time.monotonic()
-            scene = self._scene
-            if self._enabled and not stop.is_set():
-                self._render_one(scene, first=scene is not shown)
-            if shown is None or scene.state != shown.state or start_s - reported_s > 1.0:
-                self._report(scene)
-                reported_s = start_s
-            shown = scene
-            stop.wait(max(0.0, shortest_s - (time.monotonic() - start_s)))
-
-    def _render_one(self, scene: Scene, *, first: bool) -> None:
-        latched_s = time.monotonic()
-        viewer_from_body = self._viewer.latch(self._drawing_s)
-        self._drawing.eyes = self._viewer.eyes
-        stamp = scene.stamp if scene.stamp is not None else self.get_clock().now().to_msg()
-        with self.times.measure("render"):
-            frame = self._drawing.draw(scene, viewer_from_body)
-        rendered = scene.times.now("rendered")
-        with self.times.measure("publish"):
-            self._frames.publish(frame, scene, stamp)
-        self._drawing_s += 0.2 * (time.monotonic() - latched_s - self._drawing_s)
-        # A frame that is shown again, or held, says nothing about how fast it came.
-        if first and scene.state == State.LIVE:
-            self._frames.publish_times(rendered.now("published"), stamp)
-        if scene.gaussians is not None:
-            self._frames.publish_points(scene.gaussians, stamp)
+    def _something_new(self) -> None:
+        self._display.bell.set()
 
     def _report(self, scene: Scene) -> None:
         silence_s = self._presence.at(time.monotonic()).silence_s
@@ -340,7 +354,7 @@ class AvatarRendererNode(ManagedNode):
             state=int(scene.state),
             avatar_id=self._avatar_id,
             silence_s=silence_s if np.isfinite(silence_s) else -1.0,
-            rendered_hz=self.times.rate_hz("render"),
+            **self._display.facts,
             refused=self.refusals.total,
             last_refusal=self.refusals.newest,
         )

@@ -41,7 +41,7 @@ class OutputConfig:
         compressed_quality: JPEG quality of image_raw/compressed; 0 does not publish it.
         badge: Mark pictures that do not show the operator's present face (HOLD, NEUTRAL) with a dot
             and a word in the upper right corner.
-        depth: Publish depth/image_raw (32FC1, metres) of the mono or left eye; renders twice.
+        depth: Publish depth/image_raw (32FC1, metres) of each eye.
         points_rate_hz: Rate of ~/gaussians while somebody listens; 0 never.
     """
 
@@ -53,7 +53,7 @@ class OutputConfig:
 
 
 class FramePublisher:
-    """Publishes finished frames; used by the render thread alone."""
+    """Publishes finished frames; one thread at a time."""
 
     def __init__(self, node: ManagedNode, view: ViewConfig, output: OutputConfig) -> None:
         self._node, self._view, self._output = node, view, output
@@ -64,7 +64,8 @@ class FramePublisher:
         if output.compressed_quality:
             for eye in view.eyes:
                 self._compressed[eye] = self._make(CompressedImage, f"{eye}image_raw/compressed")
-        self._depth = self._make(Image, "depth/image_raw") if output.depth else None
+        depth_eyes = view.eyes if output.depth else ()
+        self._depths = {eye: self._make(Image, f"{eye}depth/image_raw") for eye in depth_eyes}
         self._pose = self._make(PoseStamped, "~/render_pose")
         self._points = self._make(PointCloud2, "~/gaussians")
         self._times = self._make(DiagnosticArray, "~/frame_times")
@@ -99,12 +100,11 @@ class FramePublisher:
                 bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
                 quality = self._output.compressed_quality
                 self._compressed[eye].publish(compressed_from_image(bgr, quality, header))
+            if eye in self._depths and frame.depth_m is not None:
+                self._depths[eye].publish(msg_from_image(frame.depth_m[i], "32FC1", header))
         pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
         pose.pose = msg_from_viewer_from_body(frame.viewer_from_body)
         self._pose.publish(pose)
-        if self._depth is not None and frame.depth_m is not None:
-            header = self._header(self._view.eyes[0], stamp)
-            self._depth.publish(msg_from_image(frame.depth_m, "32FC1", header))
 
     def publish_points(self, gaussians: Gaussians, stamp: Time) -> None:
         """Publish the Gaussians as points while somebody listens, at `points_rate_hz`."""

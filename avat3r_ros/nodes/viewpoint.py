@@ -185,6 +185,12 @@ def head_turn(camera_from_head: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "
     return cv2.Rodrigues(rotation)[0].ravel()
 
 
+def limited_turn(turn: Float[np.ndarray, "3"], max_rad: float) -> Float[np.ndarray, "3"]:
+    """A rotation vector about the same axis, by at most `max_rad`."""
+    angle_rad = float(np.linalg.norm(turn))
+    return turn * (max_rad / angle_rad) if angle_rad > max_rad else turn
+
+
 def body_from_turned_head(turn: Float[np.ndarray, "3"]) -> Float[np.ndarray, "4 4"]:
     """Turn the head on its neck: body_from_head for a rotation vector."""
     rotation = cv2.Rodrigues(np.asarray(turn, np.float64))[0]

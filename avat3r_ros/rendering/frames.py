@@ -1,5 +1,6 @@
 """Images of `Gaussians` through `Camera`s: differentiable, or straight to bytes for live use."""
 
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +13,6 @@ from avat3r_ros.rendering.checks import check_cameras, check_shapes, finite_rows
 from avat3r_ros.rendering.rasterization import Backend, rasterization, resolve_backend
 from avat3r_ros.rendering.reprojection import Layer
 from avat3r_ros.types import Camera, Gaussians
-
-LAYER_LIFE = 3
-"""Layers a renderer keeps: one being drawn, one waiting, one being shown by another thread."""
 
 MIN_LAYER_ALPHA = 0.05
 """Pixels of a layer that are more transparent have no depth of their own."""
@@ -99,7 +97,7 @@ class FrameRenderer:
         self._num_threads = num_threads
         self._workspace: SplatWorkspace | None = None
         self._buffers = _Buffers()
-        self._layers = [_Buffers() for _ in range(LAYER_LIFE)]
+        self._layers: list[tuple[_Buffers, weakref.ref[Layer]]] = []
         self.last_num_invalid = 0
         self.last_stats: SplatStats | None = None
         self.last_depth_m: np.ndarray | None = None
@@ -142,19 +140,24 @@ class FrameRenderer:
 
     @torch.no_grad()
     def render_layer(self, gaussians: Gaussians, camera: Camera) -> Layer:
-        """Render Gaussians to a layer for `reproject`; its memory is reused LAYER_LIFE calls later.
+        """Render Gaussians to a layer for `reproject`; its memory is reused once it is gone.
 
         Raises:
             ValueError: See `rasterization`.
             RuntimeError: See `rasterization`.
         """
-        buffers = self._layers.pop(0)
-        self._layers.append(buffers)
+        # Another thread may still show an earlier layer: only those that nobody holds are free.
+        free = next((item for item in self._layers if item[1]() is None), None)
+        if free is not None:
+            self._layers.remove(free)
+        buffers = _Buffers() if free is None else free[0]
         fields = [getattr(gaussians, name) for name in Gaussians.__dataclass_fields__]
         wanted = _Wanted(False, 4, True, True, MIN_LAYER_ALPHA)
         rgba, depth_m = self._render(fields, camera, None, wanted, buffers)
         single = camera.intrinsics.dim() == 2
-        return Layer(rgba, depth_m, camera[None] if single else camera)
+        layer = Layer(rgba, depth_m, camera[None] if single else camera)
+        self._layers.append((buffers, weakref.ref(layer)))
+        return layer
 
     def _render(
         self,

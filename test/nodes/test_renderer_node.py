@@ -334,7 +334,7 @@ def test_stereo_depth_compressed_and_points(stage, graph):
     right = graph.listen(Image, "right/image_raw", sensor)
     right_info = graph.listen(CameraInfo, "right/camera_info", sensor)
     jpeg = graph.listen(CompressedImage, "left/image_raw/compressed", sensor)
-    depth = graph.listen(Image, "depth/image_raw", sensor)
+    depth = graph.listen(Image, "right/depth/image_raw", sensor)
     points = graph.listen(PointCloud2, "avatar_renderer/gaussians", sensor)
     scene.send_avatar(small_avatar())
     graph.until(lambda: scene.node._animator is not None)

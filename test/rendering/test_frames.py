@@ -124,7 +124,7 @@ def test_alpha_is_straight_and_depth_comes_with_the_same_pass(view):
     np.testing.assert_allclose(renderer.last_depth_m[solid], depth[solid], rtol=1e-5)
 
 
-def test_layers_are_premultiplied_and_outlive_two_more(view):
+def test_layers_are_premultiplied_and_keep_their_memory_while_they_live(view):
     gaussians, cameras = view
     views = rendering.render_gaussians(gaussians, cameras)
     renderer = rendering.FrameRenderer("cpu")
@@ -133,9 +133,10 @@ def test_layers_are_premultiplied_and_outlive_two_more(view):
     kept = layer.rgba.copy()
     assert np.abs(kept[..., :3] - rgb).max() <= 0.5 + 1e-3
     gaussians.colors.zero_()
-    for _ in range(rendering.frames.LAYER_LIFE - 1):
-        renderer.render_layer(gaussians, cameras)
+    held = [renderer.render_layer(gaussians, cameras) for _ in range(4)]
     assert np.array_equal(layer.rgba, kept)
+    address = held.pop().rgba.ctypes.data
+    assert renderer.render_layer(gaussians, cameras).rgba.ctypes.data == address, "reused"
     assert renderer.render_layer(gaussians, cameras[0]).rgba.shape == (1, HEIGHT, WIDTH, 4)
 
 
