@@ -24,7 +24,8 @@ EXAMPLES = {
     "latency": "avat3r latency -o out/latency\n"
     "  avat3r latency --avatar me.avat3r --seconds 60 -o out/latency",
     "export": "avat3r export me.avat3r --format ply -o me.ply",
-    "evaluate": "avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores",
+    "evaluate": "avat3r evaluate --quick -o scores\n"
+    "  avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores",
     "generate": "avat3r generate --seed 7 --count 16 -o heads.png",
     "train": "avat3r train --preset tiny -o checkpoints/tiny --people-folder checkpoints/people",
     "demo": "avat3r demo -o out/demo",
@@ -192,11 +193,33 @@ def make_parser() -> argparse.ArgumentParser:
     export.add_argument("--expression", help="comma-separated scores; neutral if absent")
     export.add_argument("-o", "--output", required=True)
 
-    evaluate = _command(subparsers, "evaluate", "Score an avatar against photos it has not seen.")
-    evaluate.add_argument("--references", nargs="+", required=True, help="photos to build from")
-    evaluate.add_argument("--targets", nargs="+", required=True, help="photos to predict")
-    evaluate.add_argument("--preset", default="tiny")
+    evaluate = _command(
+        subparsers,
+        "evaluate",
+        "Score weights on made-up people never trained on, or an avatar against unseen photos.",
+    )
+    evaluate.add_argument("--references", nargs="+", help="photos to build from")
+    evaluate.add_argument("--targets", nargs="+", help="photos to predict")
+    evaluate.add_argument("--preset", default="tiny", help="preset or checkpoint folder")
     evaluate.add_argument("--untrained", action="store_true")
+    evaluate.add_argument(
+        "--people", type=int, default=16, help="made-up people, where there are no photos"
+    )
+    evaluate.add_argument(
+        "--quick", action="store_true", help="3 people and 10 s of optimisation: a first look"
+    )
+    evaluate.add_argument(
+        "--people-folder", metavar="DIR", help="keep these people here between runs, 25 MB each"
+    )
+    evaluate.add_argument(
+        "--optimise-seconds",
+        type=float,
+        default=60.0,
+        help="of the per-person optimisation they are compared with; 0 leaves it out",
+    )
+    evaluate.add_argument(
+        "--pictures", type=int, default=6, help="expressions of each person in the report"
+    )
     evaluate.add_argument("-o", "--output", required=True, help="folder for scores and pictures")
 
     generate = _command(subparsers, "generate", "Draw a contact sheet of synthetic heads.")

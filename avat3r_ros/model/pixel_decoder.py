@@ -144,7 +144,7 @@ class PixelDecoder(nn.Module):
         )
         if not torch.is_grad_enabled() and features.is_cpu and features.dtype == torch.float32:
             return self._decode_in_chunks(features, places, pixel_features)
-        between = torch.stack([_between(one, places, slice(None)) for one in features])
+        between = torch.stack([between_tokens(one, places, slice(None)) for one in features])
         hidden = nn.functional.gelu(between + pixel_features)
         return torch.cat([head(hidden) for head in self.heads.values()], -1)
 
@@ -165,13 +165,13 @@ class PixelDecoder(nn.Module):
         for one, out in zip(features, changes, strict=True):
             for begin in range(0, len(out), CHUNK):
                 chunk = slice(begin, begin + CHUNK)
-                hidden = _between(one, places, chunk).add_(pixel_features[chunk])
+                hidden = between_tokens(one, places, chunk).add_(pixel_features[chunk])
                 torch.addmm(bias, nn.functional.gelu(hidden), weight, out=out[chunk])
         return changes
 
 
-def _between(features: Float[Tensor, "t f"], places: PixelPlaces, rows: slice) -> Tensor:
-    """Features of tokens at pixels between them."""
+def between_tokens(features: Float[Tensor, "t f"], places: PixelPlaces, rows: slice) -> Tensor:
+    """Bilinear mean of tokens' features at some of the pixels."""
     return nn.functional.embedding_bag(
         places.tokens[rows],
         features,

@@ -1,17 +1,12 @@
-"""Scores on people the network has never seen, beside what they have to beat.
+"""Scores on people the network has never seen, beside what they have to beat (methods.py).
 
-network         the trained network
-base guess      the same references without the network: the rig moves the photos' pixels
-frozen neutral  the network's resting face, whatever the driver does
-cloud           the coloured position maps, motionless (the paper's starting point)
-
-All are driven by the same codes: with `prior="tracked"` those that the tracker reads of a driver's
-picture, as in use.
+All methods are driven by the same codes: with `prior="tracked"` those that the tracker reads of a
+driver's picture, as in use.
 """
 
 import statistics
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,22 +16,67 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avat3r_ros.geometry import project_points, transform_points
-from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.network import Avat3r
-from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.pictures import uint8_image
-from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
-from avat3r_ros.training.metrics import mean_distance_mm, moving_points, psnr, ssim
+from avat3r_ros.training.face_scores import (
+    UNITS,
+    landmark_distance,
+    likeness,
+    likeness_picture,
+    share_found,
+    tracked,
+    unit_errors,
+)
+from avat3r_ros.training.methods import METHODS, Subject, subjects
+from avat3r_ros.training.metrics import (
+    flicker,
+    mean_distance_mm,
+    moving_points,
+    perceptual_distance,
+    psnr,
+    ssim,
+)
 from avat3r_ros.training.people import TrainingPerson, make_person
 from avat3r_ros.training.references import Prior
-from avat3r_ros.types import Camera, Gaussians
+from avat3r_ros.types import Camera, FaceState
 
-METHODS = ("network", "base guess", "frozen neutral", "cloud")
+SCORES = {
+    "psnr": "PSNR in the head, dB",
+    "psnr_moved": "PSNR where points move, dB",
+    "ssim": "SSIM",
+    "perceptual": "perceptual distance",
+    "akd_px": "landmarks, px",
+    "found": "faces found",
+    "expression": "expression error",
+    "likeness": "likeness",
+    "flicker": "flicker",
+    "moving_mm": "moving points, mm",
+    "all_mm": "all points, mm",
+}
+"""Names of the scores and what a table calls them; see `score_people`."""
 
-SCORES = ("psnr", "psnr_moved", "ssim", "akd_px", "moving_mm", "all_mm")
-"""Decibels and similarity inside the mask; landmark distance in pixels; millimetres (below)."""
+_RAMP_FRAMES = 9
+
+
+@dataclass
+class PersonResult:
+    """What one person gave.
+
+    Attributes:
+        seed: Of the person.
+        scores: Method -> score -> number.
+        units: Method -> unit -> error of each expression.
+        faces: Method, and "truth" -> likeness pictures.
+        pictures: Method, "references" and "truth" -> the pictures of some expressions.
+    """
+
+    seed: int
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    units: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    faces: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    pictures: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 def evaluate_network(
@@ -46,48 +86,54 @@ def evaluate_network(
     prior: Prior = "tracked",
     template: HeadTemplate | None = None,
 ) -> dict[str, Any]:
-    """Score a network.
+    """Make people and score a network on them, without the costly "optimised".
 
     Args:
         network: In evaluation mode.
         seeds: People; members of `HELD_OUT_SEEDS`.
         prior: How their references are made.
         template: Head template; the shipped one if None.
-
-    Returns:
-        For each of `METHODS` the means over people: `psnr` (dB) and `ssim` inside the mask,
-        `psnr_moved` (where points that truly move are seen),
-        `akd_px` (mean distance of landmarks found in the rendering and in the true picture), and
-        `moving_mm` and `all_mm` (mean distance of reference points from their true place in the
-        target expressions; of those that truly move, and of all). And the seeds.
     """
     template = template or HeadTemplate.load()
-    return score_people(
-        network,
-        (make_person(seed, network.config, prior, template) for seed in seeds),
-        template,
-    ) | {"prior": prior}
+    people = (make_person(seed, network.config, prior, template) for seed in seeds)
+    return summary(score_people(network, people, template, optimise_s=0.0)) | {"prior": prior}
 
 
 def score_people(
-    network: Avat3r, people: Iterable[TrainingPerson], template: HeadTemplate
-) -> dict[str, Any]:
-    """Score a network on people who are made already; see `evaluate_network`."""
-    rows: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
-    seeds = []
-    with FaceTracker(smoothing=None, max_faces=1, running_mode="image") as tracker:
-        for one in tqdm(people, desc="evaluate", unit=" people"):
-            seeds.append(one.seed)
-            for method, scores in score_person(network, one, template, tracker).items():
-                rows[method].append(scores)
-    return {"people": seeds} | {
-        method: {
-            name: round(statistics.fmean(row[name] for row in scores if name in row), 4)
-            for name in SCORES
-            if any(name in row for row in scores)
-        }
-        for method, scores in rows.items()
-    }
+    network: Avat3r,
+    people: Iterable[TrainingPerson],
+    template: HeadTemplate,
+    *,
+    optimise_s: float = 0.0,
+    num_pictures: int = 0,
+) -> list[PersonResult]:
+    """Score all methods on people.
+
+    Args:
+        network: In evaluation mode.
+        people: Never trained on.
+        template: Head template.
+        optimise_s: Processor time per person of "optimised"; 0 leaves it out.
+        num_pictures: Expressions of each person of which pictures are kept.
+
+    Returns:
+        Per person and method the mean of: `psnr` (dB), `ssim`, `perceptual`
+        (`metrics.perceptual_distance`) inside the mask; `psnr_moved` where points that truly move
+        are seen; `akd_px`, the distance of landmarks found in the rendering and in the true
+        picture; `found`, the share of faces the tracker still finds in the rendering (the others
+        have no `akd_px` and no `expression`, so a method that loses faces is flattered by both);
+        `expression`, the mean over units of the difference between codes read of both;
+        `flicker` (`metrics.flicker`) over a ramp from one expression to another; `moving_mm` and
+        `all_mm`, the distance of reference points from their true place (of those that truly move,
+        and of all).
+    """
+    with FaceTracker(smoothing=None, max_faces=1, running_mode="image", full_range=True) as tracker:
+        return [
+            score_person(
+                network, one, template, tracker, optimise_s=optimise_s, num_pictures=num_pictures
+            )
+            for one in tqdm(people, desc="evaluate", unit=" people")
+        ]
 
 
 @torch.no_grad()
@@ -96,59 +142,118 @@ def score_person(
     one: TrainingPerson,
     template: HeadTemplate,
     tracker: FaceTracker | None = None,
-) -> dict[str, dict[str, float]]:
-    """Scores of all methods on one person's targets; `akd_px` only with a tracker."""
-    prefix = network.encode(one.views, base=one.base)
-    resting = network.decode(prefix, torch.zeros(network.config.code_length))
-    sums: dict[str, list[dict[str, float]]] = {method: [] for method in METHODS}
-    cloud, cloud_points = _cloud(network, one, template)
-    for row, code in enumerate(one.codes):
-        shown = (one.shown == row).nonzero()[:, 0]
-        truth = one.before + one.moved[row]
-        moving = moving_points(truth, one.before)
-        faces = None if tracker is None else _landmarks(one.targets.images[shown], tracker)
-        for method, gaussians, points in (
-            ("network", network.decode(prefix, code), one.points),
-            ("base guess", prefix.base_gaussians(code), one.points),
-            ("frozen neutral", resting, one.points),
-            ("cloud", cloud, cloud_points),
+    *,
+    optimise_s: float = 0.0,
+    num_pictures: int = 0,
+) -> PersonResult:
+    """Scores of all methods on one person's targets; see `score_people`.
+
+    Without a tracker there is neither `akd_px`, `found` nor `expression`, and there are no faces.
+    """
+    result = PersonResult(one.seed)
+    expressions = [(one.shown == row).nonzero()[:, 0] for row in range(len(one.codes))]
+    truths = [one.targets.images[shown] for shown in expressions]
+    seen = [None if tracker is None else tracked(truth, tracker) for truth in truths]
+    if num_pictures:
+        result.pictures["references"] = _bytes(one.views.images)
+        # The last picture of an expression is from an unseen side.
+        result.pictures["truth"] = _bytes([truth[-1] for truth in truths[:num_pictures]])
+    if tracker is not None:
+        result.faces["truth"] = _faces([truth[0] for truth in truths], seen)
+    for subject in subjects(network, one, template, optimise_s=optimise_s):
+        rows = []
+        pictures = []
+        units: dict[str, list[float]] = {name: [] for name in UNITS}
+        for row, (code, shown, truth) in enumerate(
+            zip(one.codes, expressions, truths, strict=True)
         ):
-            rgb = render_gaussians(gaussians, one.targets.cameras[shown]).rgb.clamp(0, 1)
-            images, masks = one.targets.images[shown], one.targets.masks[shown]
-            scores = {
-                "psnr": float(psnr(rgb, images, masks).mean()),
-                "ssim": float(ssim(rgb, images, masks).mean()),
-                "all_mm": float(mean_distance_mm(gaussians.means[points], truth)),
-            }
-            if bool(moving.any()):
-                region = _moved_region(truth[moving], one.targets.cameras[shown]) * masks
-                scores["psnr_moved"] = float(psnr(rgb, images, region).nanmean())
-                scores["moving_mm"] = float(
-                    mean_distance_mm(gaussians.means[points], truth, moving)
-                )
-            if faces is not None:
-                distance = _landmark_distance(faces, _landmarks(rgb, tracker))
-                if np.isfinite(distance):
-                    scores["akd_px"] = distance
-            sums[method].append(scores)
-    return {
-        method: {
-            name: statistics.fmean(score[name] for score in scores if name in score)
-            for name in SCORES
-            if any(name in score for score in scores)
+            cameras, masks = one.targets.cameras[shown], one.targets.masks[shown]
+            rgb = subject.pictures(code, cameras).clamp(0, 1)
+            scores = _picture_scores(rgb, truth, masks) | _point_scores(
+                subject, one, row, rgb, cameras, masks
+            )
+            if tracker is not None:
+                faces = tracked(rgb, tracker)
+                scores["akd_px"] = landmark_distance(seen[row], faces)
+                scores["found"] = share_found(seen[row], faces)
+                # The first picture is where the driver's expression was read.
+                errors = unit_errors(seen[row][0], faces[0])
+                if errors:
+                    scores["expression"] = statistics.fmean(errors.values())
+                for name, error in errors.items():
+                    units[name].append(error)
+            rows.append(scores)
+            pictures.append(rgb)
+        result.scores[subject.name] = _means(rows)
+        result.scores[subject.name]["flicker"] = _flicker(subject, one)
+        result.units[subject.name] = units
+        if tracker is not None:
+            result.faces[subject.name] = _faces([rgb[0] for rgb in pictures], seen)
+        if num_pictures:
+            result.pictures[subject.name] = _bytes([rgb[-1] for rgb in pictures[:num_pictures]])
+    return result
+
+
+def summary(results: Sequence[PersonResult]) -> dict[str, Any]:
+    """Means over people: method -> score, with `likeness` and, under "units", errors by unit.
+
+    `likeness` (`face_scores.likeness`) is told here, as it needs the mean face of all people.
+    """
+    table: dict[str, Any] = {"people": [result.seed for result in results], "units": {}}
+    faces = [face for result in results for face in result.faces.get("truth", [])]
+    mean = np.mean(faces, axis=0) if len(results) > 1 and faces else None
+    for method in (name for name in METHODS if name in results[0].scores):
+        rows = []
+        for result in results:
+            scores = dict(result.scores[method])
+            if mean is not None:
+                scores["likeness"] = likeness(result.faces[method], result.faces["truth"], mean)
+            rows.append(scores)
+        table[method] = _means(rows)
+        errors = {
+            unit: [error for result in results for error in result.units[method][unit]]
+            for unit in UNITS
         }
-        for method, scores in sums.items()
+        if any(errors.values()):
+            table["units"][method] = {
+                unit: statistics.fmean(values) for unit, values in errors.items() if values
+            }
+    return table
+
+
+def _picture_scores(rgb: Tensor, truth: Tensor, masks: Tensor) -> dict[str, float]:
+    return {
+        "psnr": float(psnr(rgb, truth, masks).mean()),
+        "ssim": float(ssim(rgb, truth, masks).mean()),
+        "perceptual": float(perceptual_distance(rgb, truth, masks).mean()),
     }
 
 
-def _cloud(
-    network: Avat3r, one: TrainingPerson, template: HeadTemplate
-) -> tuple[Gaussians, Tensor]:
-    """The coloured position maps, and their Gaussians at `one.points`' pixels."""
-    config = replace(network.config, motion_prior="none")
-    base: BaseGuess = build_base_guess(one.views, config, template)
-    pixels = one.base.pixel_indices[one.points]
-    return base.gaussians, torch.searchsorted(base.pixel_indices, pixels)
+def _point_scores(
+    subject: Subject, one: TrainingPerson, row: int, rgb: Tensor, cameras: Camera, masks: Tensor
+) -> dict[str, float]:
+    """Pictures and, where there are Gaussians, positions of points that truly move."""
+    truth = one.before + one.moved[row]
+    moving = moving_points(truth, one.before)
+    scores = {}
+    if bool(moving.any()):
+        region = _moved_region(truth[moving], cameras) * masks
+        images = one.targets.images[one.shown == row]
+        scores["psnr_moved"] = float(psnr(rgb, images, region).nanmean())
+    if subject.gaussians is not None:
+        means = subject.gaussians(one.codes[row]).means[subject.points]
+        scores["all_mm"] = float(mean_distance_mm(means, truth))
+        if bool(moving.any()):
+            scores["moving_mm"] = float(mean_distance_mm(means, truth, moving))
+    return scores
+
+
+def _flicker(subject: Subject, one: TrainingPerson) -> float:
+    """Over an even ramp from the first expression to the last, from the first driver's camera."""
+    ramp = torch.linspace(0, 1, _RAMP_FRAMES)[:, None]
+    codes = torch.lerp(one.codes[0], one.codes[-1], ramp)
+    camera = one.targets.cameras[:1]
+    return float(flicker(torch.cat([subject.pictures(c, camera) for c in codes]).clamp(0, 1)))
 
 
 def _moved_region(points: Float[Tensor, "p 3"], cameras: Camera) -> Float[Tensor, "t 1 h w"]:
@@ -164,19 +269,21 @@ def _moved_region(points: Float[Tensor, "p 3"], cameras: Camera) -> Float[Tensor
     return -torch.nn.functional.max_pool2d(-closed, 3, 1, 1)
 
 
-def _landmarks(
-    images: Float[Tensor, "t 3 h w"], tracker: FaceTracker
-) -> list[Float[np.ndarray, "478 2"] | None]:
-    """Where the tracker sees the face; None where it sees none."""
-    faces = [tracker.track(uint8_image(image.numpy()), 0.0) for image in images]
-    return [face.landmarks_px if face.detected else None for face in faces]
+def _faces(images: Sequence[Tensor], seen: Sequence[list[FaceState]]) -> list[np.ndarray]:
+    """Likeness pictures of the expressions whose true face was found."""
+    faces = [likeness_picture(image, where[0]) for image, where in zip(images, seen, strict=True)]
+    return [face for face in faces if face is not None]
 
 
-def _landmark_distance(truth: list[np.ndarray | None], seen: list[np.ndarray | None]) -> float:
-    """Mean distance of 468 landmarks, pixels; nan where no picture has a face in both."""
-    distances = [
-        np.linalg.norm(a[:468] - b[:468], axis=1).mean()
-        for a, b in zip(truth, seen, strict=True)
-        if a is not None and b is not None
-    ]
-    return float(np.mean(distances)) if distances else float("nan")
+def _bytes(images: Iterable[Tensor]) -> list[np.ndarray]:
+    return [uint8_image(image.clamp(0, 1).numpy()) for image in images]
+
+
+def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean of each score over the rows that have a number for it."""
+    means = {}
+    for name in SCORES:
+        values = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
+        if values:
+            means[name] = statistics.fmean(values)
+    return means

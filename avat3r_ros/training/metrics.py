@@ -85,3 +85,66 @@ def mean_distance_mm(
     """Mean distance of points from where they should be, millimetres; nan if none is chosen."""
     distance = (positions - truth).norm(dim=-1) * 1000
     return distance.mean() if chosen is None else distance[chosen].mean()
+
+
+_PERCEPTUAL_SCALES, _ORIENTATIONS = 3, 4
+
+
+def perceptual_distance(
+    image: Float[Tensor, "b 3 h w"],
+    target: Float[Tensor, "b 3 h w"],
+    mask: Float[Tensor, "b 1 h w"],
+) -> Float[Tensor, "b"]:
+    """Distance of local structure that forgives small shifts; 0 for equal pictures.
+
+    The arithmetic is that of LPIPS (Zhang et al., "The unreasonable effectiveness of deep features
+    as a perceptual metric", 2018): features of each place brought to unit length, squared
+    difference, mean over places and scales. The backbone is a fixed bank without learned weights:
+    strength of derivatives in four directions, pooled over 4 x 4 places, of brightness and two
+    opponent colours, at three scales, as in a scattering network of first order (Bruna and Mallat,
+    2013); a constant beside them says where there is none. So the numbers compare methods here, not
+    with published LPIPS. Sides of the pictures are divisible by 16.
+    """
+    opponents = torch.tensor(
+        [[0.299, 0.587, 0.114], [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]], device=image.device
+    )
+    angles = torch.arange(_ORIENTATIONS) * torch.pi / _ORIENTATIONS
+    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]) / 4
+    bank = torch.stack([a.cos() * sobel + a.sin() * sobel.T for a in angles])
+    bank = bank[:, None].repeat(3, 1, 1, 1).to(image.device)
+    a, b = (
+        torch.einsum("oc,bchw->bohw", opponents, picture.clamp(0, 1) * mask)
+        for picture in (image, target)
+    )
+    distances = []
+    for _ in range(_PERCEPTUAL_SCALES):
+        weight = _block_means(mask)
+        unit = []
+        for picture in (a, b):
+            slopes = torch.nn.functional.conv2d(picture, bank, padding=1, groups=3).abs()
+            strength = torch.nn.functional.pad(_block_means(slopes), (0, 0, 0, 0, 0, 1), value=0.02)
+            unit.append(strength / strength.square().sum(1, keepdim=True).sqrt())
+        squared = (unit[0] - unit[1]).square().sum(1, keepdim=True)
+        total = weight.sum((1, 2, 3)).clamp(min=1e-6)
+        distances.append((squared * weight).sum((1, 2, 3)) / total)
+        a, b, mask = (_halved(value) for value in (a, b, mask))
+    return torch.stack(distances).mean(0)
+
+
+def _halved(values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h/2 w/2"]:
+    return 0.25 * sum(values[..., i::2, j::2] for i in (0, 1) for j in (0, 1))
+
+
+def _block_means(values: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h/4 w/4"]:
+    """Means of 4 x 4 places; on a CPU several times as fast as pooling."""
+    return _halved(_halved(values))
+
+
+def flicker(frames: Float[Tensor, "t 3 h w"]) -> Float[Tensor, ""]:
+    """Mean absolute second difference over time where anything is shown, in levels of 255.
+
+    Over a driver who changes evenly, a steady picture has none of it; a frozen one neither.
+    """
+    shown = (frames.amax((0, 1)) > 0.02).float()
+    second = (frames[2:] - 2 * frames[1:-1] + frames[:-2]).abs().mean((0, 1))
+    return 255 * (second * shown).sum() / shown.sum().clamp(min=1)

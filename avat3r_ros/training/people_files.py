@@ -7,6 +7,7 @@ person. Pictures are stored in bytes, displacements in half precision.
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -19,7 +20,8 @@ from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.training.people import TrainingPerson
 from avat3r_ros.training.references import Prior
 
-FORMAT = 1
+FORMAT = 2
+"""How values are stored; which ones are is compared by name (`_leaves`)."""
 
 _BYTES = ("images", "masks")
 _HALVES = ("moved",)
@@ -45,6 +47,7 @@ class PeopleFolder:
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {
             "format": FORMAT,
+            "fields": sorted(_leaves(TrainingPerson, "")),
             "prior": prior,
             "image_size": config.image_size,
             "motion_prior": config.motion_prior,
@@ -87,6 +90,16 @@ def _replace(path: Path, write: Any) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     write(temporary)
     os.replace(temporary, path)
+
+
+def _leaves(kind: type, name: str) -> Iterator[str]:
+    """Names of all values a file may hold; old people are refused where a dataclass has changed."""
+    for field, hint in get_type_hints(kind).items():
+        path = f"{name}.{field}".lstrip(".")
+        if dataclasses.is_dataclass(hint):
+            yield from _leaves(hint, path)
+        elif field not in _KEPT_AT_HAND:
+            yield path
 
 
 def _flatten(value: Any, name: str, flat: dict[str, Tensor]) -> None:

@@ -27,6 +27,7 @@ from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_te
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.sampling import SyntheticPhoto, TargetViews, TrainingSample
 from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.geometry import fit_similarity
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate
@@ -219,16 +220,17 @@ def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "
 def align(
     template: HeadTemplate, true_rest: Float[np.ndarray, "v 3"], fit_rest: Float[np.ndarray, "v 3"]
 ) -> Similarity:
-    """Similarity that lays the true resting face over the fitted one (Umeyama, 1991)."""
-    rows = np.unique(template.triangles[template.region_mask("skin", "lips", "brows")].numpy())
-    source, target = true_rest[rows].astype(np.float64), fit_rest[rows].astype(np.float64)
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    covariance = (target - target_mean).T @ (source - source_mean) / len(rows)
-    u, singular, vt = np.linalg.svd(covariance)
-    signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = u @ np.diag(signs) @ vt
-    scale = (singular * signs).sum() / ((source - source_mean) ** 2).sum(1).mean()
-    return Similarity(float(scale), rotation, target_mean - scale * rotation @ source_mean)
+    """Similarity that lays the true resting face over the fitted one.
+
+    Photos leave open how large and how far away a head is. It is taken from the landmarks of both
+    resting heads, as in the demo's scores: that is also what the fit goes by, and laid over each
+    other by all skin, true faces would come out a hundredth larger.
+    """
+    fitted, true = (
+        template.landmarks(torch.from_numpy(rest)).double().numpy()
+        for rest in (fit_rest, true_rest)
+    )
+    return Similarity(*fit_similarity(fitted, true))
 
 
 def _true_fit(sample: TrainingSample) -> TemplateFit:

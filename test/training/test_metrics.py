@@ -11,7 +11,15 @@ from avat3r_ros.training.losses import (
     regularity_losses,
     total_loss,
 )
-from avat3r_ros.training.metrics import mean_distance_mm, moving_points, psnr, ssim, ssim_map
+from avat3r_ros.training.metrics import (
+    flicker,
+    mean_distance_mm,
+    moving_points,
+    perceptual_distance,
+    psnr,
+    ssim,
+    ssim_map,
+)
 from avat3r_ros.types import Gaussians
 
 
@@ -105,3 +113,28 @@ def test_regularity_is_about_changes():
 def test_weights_are_not_negative():
     with pytest.raises(ValueError, match="l1 >= 0"):
         LossWeights(l1=-1.0)
+
+
+def test_perceptual_distance_tells_blur_from_a_small_change_of_colour():
+    torch.manual_seed(0)
+    target = torch.rand(2, 3, 64, 64)
+    mask = torch.ones(2, 1, 64, 64)
+    blurred = torch.nn.functional.avg_pool2d(target, 5, 1, 2)
+    assert torch.equal(perceptual_distance(target, target, mask), torch.zeros(2))
+    lighter = perceptual_distance(target * 0.95, target, mask)
+    softer = perceptual_distance(blurred, target, mask)
+    assert bool((lighter < 0.1 * softer).all())
+    # What lies outside the mask does not count.
+    half = mask.clone()
+    half[..., 32:] = 0
+    spoilt = target.clone()
+    spoilt[..., 32:] = 0.5
+    assert torch.equal(perceptual_distance(spoilt, target, half), torch.zeros(2))
+
+
+def test_flicker_sees_jitter_and_no_even_change():
+    ramp = torch.linspace(0.2, 0.8, 9)[:, None, None, None].expand(-1, 3, 4, 4)
+    assert flicker(ramp) < 1e-3
+    jitter = ramp + 0.01 * torch.tensor([1.0, -1.0] * 4 + [1.0])[:, None, None, None]
+    # A second difference of +-1, -+1, +-1 hundredths is four of them.
+    assert flicker(jitter) == pytest.approx(0.04 * 255, rel=1e-3)

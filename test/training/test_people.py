@@ -10,6 +10,7 @@ import torch
 from avat3r_ros.model import preset
 from avat3r_ros.model_files import find_model
 from avat3r_ros.training import crowd as crowd_module
+from avat3r_ros.training import people_files
 from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.curves import LOG, PICTURE, RunLog, cut_log, draw_curves, read_log
 from avat3r_ros.training.people_files import PeopleFolder
@@ -40,6 +41,20 @@ def test_people_made_for_something_else_are_refused(small_person, tmp_path):
         PeopleFolder(tmp_path, DEBUG, "exact")
     with pytest.raises(FileNotFoundError, match="no person 7"):
         PeopleFolder(tmp_path, DEBUG, "fitted").load(7)
+
+
+def test_people_of_another_shape_of_record_are_refused(tmp_path, monkeypatch):
+    PeopleFolder(tmp_path, DEBUG, "fitted")
+    made_for = json.loads((tmp_path / "people.json").read_text())
+    assert {"before", "views.images", "base.gaussians.means"} <= set(made_for["fields"])
+    assert "motion" not in made_for["fields"]
+    fields = dataclasses.fields(people_files.TrainingPerson)
+    longer = dataclasses.make_dataclass(
+        "TrainingPerson", [*((one.name, one.type) for one in fields), ("hair", torch.Tensor)]
+    )
+    monkeypatch.setattr(people_files, "TrainingPerson", longer)
+    with pytest.raises(ValueError, match="made for"):
+        PeopleFolder(tmp_path, DEBUG, "fitted")
 
 
 def test_a_crowd_keeps_people_and_shows_the_first_ones_again(monkeypatch, small_person, tmp_path):

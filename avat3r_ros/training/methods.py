@@ -1,0 +1,136 @@
+"""The network and what it has to beat, behind one call: a person, then an expression, to pictures.
+
+network              the trained network
+base guess           the same references without the network: the rig moves the photos' pixels
+frozen neutral       the network's resting face, whatever the driver does
+still base guess     the base guess at rest, without the template's motion
+cloud                the coloured position maps, motionless (the paper's starting point)
+nearest reference    the pixels of the photo nearest to the camera alone
+textured template    the fitted mesh, textured by the photos, moved by its blendshapes
+optimised            the base guess, its Gaussians optimised on the photos for a while
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from avat3r_ros.model import Avat3r
+from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.rendering import render_gaussians
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.people import TrainingPerson
+from avat3r_ros.training.subject_fit import changed_gaussians, fit_changes
+from avat3r_ros.training.textured_mesh import TexturedMesh, nearest_view
+from avat3r_ros.types import Camera, Gaussians
+
+METHODS = (
+    "network", "base guess", "frozen neutral", "still base guess", "cloud", "nearest reference",
+    "textured template", "optimised",
+)  # fmt: skip
+
+OPTIMISATION_STEPS = 600
+"""Steps of "optimised" that a minute of one core is expected to last for."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person as one method shows them.
+
+    Attributes:
+        name: Of the method.
+        pictures: Expression and T cameras -> T pictures on black, not clamped.
+        gaussians: Expression -> Gaussians; None where the method has none.
+        points: Gaussians of `TrainingPerson.points`' pixels among them.
+    """
+
+    name: str
+    pictures: Callable[[Tensor, Camera], Float[Tensor, "t 3 h w"]]
+    gaussians: Callable[[Tensor], Gaussians] | None = None
+    points: Int[Tensor, "p"] | None = None
+
+
+def _of_gaussians(
+    name: str, gaussians: Callable[[Tensor], Gaussians], points: Int[Tensor, "p"]
+) -> Subject:
+    return Subject(
+        name,
+        lambda code, cameras: render_gaussians(gaussians(code), cameras).rgb,
+        gaussians,
+        points,
+    )
+
+
+def subjects(
+    network: Avat3r, one: TrainingPerson, template: HeadTemplate, *, optimise_s: float = 60.0
+) -> list[Subject]:
+    """Show a person by all `METHODS`.
+
+    Args:
+        network: In evaluation mode.
+        one: The person.
+        template: Head template.
+        optimise_s: Processor time of the optimisation; 0 leaves that method out.
+    """
+    prefix = network.encode(one.views, base=one.base)
+    at_rest = torch.zeros(network.config.code_length)
+    resting, still = network.decode(prefix, at_rest), prefix.base_gaussians(at_rest)
+    config = replace(network.config, motion_prior="none", expression_basis=0)
+    cloud = build_base_guess(one.views, config, None)
+    cloud_points = torch.searchsorted(cloud.pixel_indices, one.base.pixel_indices[one.points])
+    # One photo alone shows all it shows, also what another photo shows better.
+    whole = replace(one.views, confidence=one.views.masks)
+    photos = build_base_guess(whole, config, None)
+    mesh = TexturedMesh(one.views, template)
+    shown = [
+        _of_gaussians("network", partial(network.decode, prefix), one.points),
+        _of_gaussians("base guess", prefix.base_gaussians, one.points),
+        _of_gaussians("frozen neutral", lambda code: resting, one.points),
+        _of_gaussians("still base guess", lambda code: still, one.points),
+        _of_gaussians("cloud", lambda code: cloud.gaussians, cloud_points),
+        Subject(
+            "nearest reference",
+            lambda code, cameras: torch.cat(
+                [
+                    render_gaussians(
+                        _rows(
+                            photos.gaussians,
+                            photos.code_rows == nearest_view(one.views, cameras[row]),
+                        ),
+                        cameras[row : row + 1],
+                    ).rgb
+                    for row in range(len(cameras.intrinsics))
+                ]
+            ),
+        ),
+        Subject(
+            "textured template",
+            lambda code, cameras: torch.stack(
+                [mesh.picture(code, cameras[row]) for row in range(len(cameras.intrinsics))]
+            ),
+        ),
+    ]
+    if optimise_s:
+        views = one.views
+        with torch.enable_grad():
+            changes = fit_changes(
+                prefix, views.images, views.masks, views.cameras, views.codes.float(),
+                steps=round(OPTIMISATION_STEPS * optimise_s / 60), seconds=optimise_s,
+            )  # fmt: skip
+        shown.append(
+            _of_gaussians(
+                "optimised",
+                lambda code: changed_gaussians(prefix, prefix.base_gaussians(code), changes),
+                one.points,
+            )
+        )
+    return shown
+
+
+def _rows(gaussians: Gaussians, chosen: Bool[Tensor, "n"]) -> Gaussians:
+    return Gaussians(
+        **{name: getattr(gaussians, name)[chosen] for name in Gaussians.__dataclass_fields__}
+    )
