@@ -91,7 +91,7 @@ def generate_launch_description():
     rendered_topics = [
         (f"{eye}{topic}", f"rendered/{eye}{topic}")
         for eye in ("", "left/", "right/")
-        for topic in (*image_topics, "depth/image_raw")
+        for topic in (*image_topics, "image_raw/video", "depth/image_raw")
     ]
 
     nodes = [

@@ -20,6 +20,7 @@ import torch
 from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool
 
@@ -30,7 +31,7 @@ from avat3r_ros.nodes.conversions import (
     stamp_s_from_msg,
 )
 from avat3r_ros.nodes.display import Display
-from avat3r_ros.nodes.expression_tracker import EXPRESSION_QOS
+from avat3r_ros.nodes.encoded_output import EncodingConfig
 from avat3r_ros.nodes.frame_publisher import NOBODY_TEXT, FramePublisher, OutputConfig
 from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
@@ -44,6 +45,7 @@ from avat3r_ros.nodes.presence import (
     SecondSourceError,
     State,
 )
+from avat3r_ros.nodes.qos import ImageQosConfig, expression_request
 from avat3r_ros.nodes.quality import QualityConfig
 from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
 from avat3r_ros.nodes.viewer_input import ViewerInput
@@ -86,6 +88,8 @@ class RendererConfig:
             runs the network or the rig, "compiled" refuses avatars without a compiled animation.
         device: "auto", "cpu" or "cuda".
         backend: Rasterizer: "auto", "gsplat" or "cpu".
+        driver_lease_s: Ask drivers to promise to be heard of in this time: one whose process dies
+            is then noticed after it. The tracker promises 1 s; 0 takes any publisher.
         num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, for camera,
             tracker and the other of the two need some as well.
     """
@@ -101,6 +105,7 @@ class RendererConfig:
     animation_path: str = "auto"
     device: str = "auto"
     backend: str = "auto"
+    driver_lease_s: float = ranged(0.0, 0.0, 60.0)
     num_threads: int = ranged(0, 0, 256)
 
     def __post_init__(self) -> None:
@@ -129,6 +134,8 @@ class AvatarRendererNode(ManagedNode):
             "quality.": QualityConfig,
             "presence.": PresenceConfig,
             "output.": OutputConfig,
+            "encoding.": EncodingConfig,
+            "qos.": ImageQosConfig,
         }
         super().__init__("avatar_renderer", configs, **options)
         self._animate_bell = threading.Event()
@@ -137,6 +144,7 @@ class AvatarRendererNode(ManagedNode):
             self._animate_bell
         )
         self._display: Display | None = None
+        self._frames: FramePublisher | None = None
         self._animator: Animator | None = None
         self._avatar_id = self._avatar_sha256 = ""
 
@@ -163,7 +171,14 @@ class AvatarRendererNode(ManagedNode):
             num_threads=self._num_threads(),
         )
         drawing.warm_up(self._device())
-        self._frames = FramePublisher(self, self._view, output)
+        self._frames = FramePublisher(
+            self,
+            self._view,
+            output,
+            self.config("encoding."),
+            self.config("qos."),
+            config.max_rate_hz,
+        )
         self._viewer = ViewerInput(
             self,
             self._view,
@@ -184,7 +199,11 @@ class AvatarRendererNode(ManagedNode):
         )
         self._display.show(self._placeholder("no avatar yet"))
         self._codes = self.create_subscription(
-            Expression, "expression", self._on_expression, EXPRESSION_QOS
+            Expression,
+            "expression",
+            self._on_expression,
+            expression_request(self._config.driver_lease_s),
+            event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
         )
         self._subscriptions_made = [
             self._codes,
@@ -210,6 +229,7 @@ class AvatarRendererNode(ManagedNode):
 
     def activate(self) -> None:
         """Start the threads."""
+        self._frames.start()
         self.start_worker("animate", self._animate)
         self.start_worker("draw", self._display.draw)
         self.start_worker("warp", self._display.warp)
@@ -228,6 +248,8 @@ class AvatarRendererNode(ManagedNode):
 
     def wake_workers(self) -> None:
         """End the waits of the threads."""
+        if self._frames is not None:
+            self._frames.wake()
         self._animate_bell.set()
         if self._display is not None:
             self._display.wake()
@@ -259,6 +281,12 @@ class AvatarRendererNode(ManagedNode):
         response.success = True
         response.message = "rendering" if request.data else "idle; no images are published"
         return response
+
+    def _on_liveliness(self, info: QoSLivelinessChangedInfo) -> None:
+        """A driver's process has come or gone; its silence is seen by the state machine anyway."""
+        if info.alive_count_change < 0 or info.not_alive_count_change > 0:
+            self.get_logger().warning(f"a driver is gone; {info.alive_count} left")
+        self._animate_bell.set()
 
     # Animation thread
 

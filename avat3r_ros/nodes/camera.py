@@ -20,6 +20,7 @@ from avat3r_ros.nodes.conversions import camera_info_from_camera, expression_fro
 from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
+from avat3r_ros.nodes.qos import ImageQosConfig
 from avat3r_ros.nodes.sources import ImageSource, SourceLostError, Synthetic, open_source
 from avat3r_ros.types import Camera, FaceState
 
@@ -60,16 +61,16 @@ class CameraNode(ManagedNode):
     """See the module."""
 
     def __init__(self, **options: object) -> None:
-        super().__init__("camera", {"": CameraConfig}, **options)
+        super().__init__("camera", {"": CameraConfig, "qos.": ImageQosConfig}, **options)
         self._problem = ""
 
     def configure(self) -> None:
         """Create the publishers; the source is opened when the node is activated."""
         self._config: CameraConfig = self.config()
-        make = self.create_lifecycle_publisher
-        self._image = make(Image, "image_raw", qos_profile_sensor_data)
-        self._info = make(CameraInfo, "camera_info", qos_profile_sensor_data)
-        self._compressed = make(CompressedImage, "image_raw/compressed", qos_profile_sensor_data)
+        make, qos = self.create_lifecycle_publisher, self.config("qos.").profile()
+        self._image = make(Image, "image_raw", qos)
+        self._info = make(CameraInfo, "camera_info", qos)
+        self._compressed = make(CompressedImage, "image_raw/compressed", qos)
         self._truth = make(Expression, "~/truth", qos_profile_sensor_data)
 
     def activate(self) -> None:

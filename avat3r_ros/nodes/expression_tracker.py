@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -27,14 +27,10 @@ from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
+from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.nodes.transforms import TransformSender
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
 from avat3r_ros.types import FaceState
-
-EXPRESSION_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
-)
-"""An old code is worthless: it is never sent again."""
 
 CALIBRATION_S = 1.5
 CLOCK_SET_BACK_S = 0.5
@@ -86,7 +82,9 @@ class ExpressionTrackerNode(ManagedNode):
         self._tracker = self.make_tracker(config, smoothing)
         self._transforms = TransformSender(self) if config.publish_tf else None
         self._config = config
-        self._publisher = self.create_lifecycle_publisher(Expression, "expression", EXPRESSION_QOS)
+        self._publisher = self.create_lifecycle_publisher(
+            Expression, "expression", EXPRESSION_OFFER
+        )
         topic, kind = ("image_raw", Image)
         if config.compressed:
             topic, kind = ("image_raw/compressed", CompressedImage)

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from avat3r.msg import RendererStatus
 from builtin_interfaces.msg import Time
@@ -11,7 +10,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from jaxtyping import UInt8
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 from avat3r_ros.nodes.conversions import (
@@ -19,11 +18,13 @@ from avat3r_ros.nodes.conversions import (
     msg_from_viewer_from_body,
     point_cloud_from_gaussians,
 )
+from avat3r_ros.nodes.encoded_output import EncodedOutput, EncodingConfig
 from avat3r_ros.nodes.frame_times import FrameTimes, msg_from_frame_times
-from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
+from avat3r_ros.nodes.images import msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode
 from avat3r_ros.nodes.overlay import draw_badge, veil_over
 from avat3r_ros.nodes.parameters import ranged
+from avat3r_ros.nodes.qos import ImageQosConfig
 from avat3r_ros.nodes.scene_renderer import Frame, Scene
 from avat3r_ros.nodes.viewpoint import ViewConfig, placeholder_picture
 from avat3r_ros.types import Gaussians
@@ -38,7 +39,6 @@ class OutputConfig:
 
     Attributes:
         frame_id: The avatar's head frame at rest (REP-155 axes), in which viewer poses are given.
-        compressed_quality: JPEG quality of image_raw/compressed; 0 does not publish it.
         badge: Mark pictures that do not show the operator's present face (HOLD, NEUTRAL) with a dot
             and a word in the upper right corner.
         depth: Publish depth/image_raw (32FC1, metres) of each eye.
@@ -46,26 +46,50 @@ class OutputConfig:
     """
 
     frame_id: str = "avatar"
-    compressed_quality: int = ranged(0, 0, 100)
     badge: bool = True
     depth: bool = False
     points_rate_hz: float = ranged(1.0, 0.0, 30.0)
 
 
 class FramePublisher:
-    """Publishes finished frames; one thread at a time."""
+    """Publishes finished frames; one thread at a time.
 
-    def __init__(self, node: ManagedNode, view: ViewConfig, output: OutputConfig) -> None:
+    Args:
+        node: Gets the publishers.
+        view: Size and eyes.
+        output: What is published.
+        encoding: What is offered compressed.
+        qos: Of the images.
+        rate_hz: Frames per second to expect.
+
+    Raises:
+        RuntimeError: See EncodedOutput.
+        ValueError: See EncodedOutput.
+    """
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        view: ViewConfig,
+        output: OutputConfig,
+        encoding: EncodingConfig,
+        qos: ImageQosConfig,
+        rate_hz: float,
+    ) -> None:
         self._node, self._view, self._output = node, view, output
         self._publishers: list = []
-        self._images = {eye: self._make(Image, f"{eye}image_raw") for eye in view.eyes}
-        self._infos = {eye: self._make(CameraInfo, f"{eye}camera_info") for eye in view.eyes}
-        self._compressed = {}
-        if output.compressed_quality:
-            for eye in view.eyes:
-                self._compressed[eye] = self._make(CompressedImage, f"{eye}image_raw/compressed")
+        profile, size = qos.profile(), (view.width, view.height)
+        self._images = {eye: self._make(Image, f"{eye}image_raw", profile) for eye in view.eyes}
+        self._infos = {
+            eye: self._make(CameraInfo, f"{eye}camera_info", profile) for eye in view.eyes
+        }
+        self._encoded = {
+            eye: EncodedOutput(node, eye, encoding, size, rate_hz, profile) for eye in view.eyes
+        }
         depth_eyes = view.eyes if output.depth else ()
-        self._depths = {eye: self._make(Image, f"{eye}depth/image_raw") for eye in depth_eyes}
+        self._depths = {
+            eye: self._make(Image, f"{eye}depth/image_raw", profile) for eye in depth_eyes
+        }
         self._pose = self._make(PoseStamped, "~/render_pose")
         self._points = self._make(PointCloud2, "~/gaussians")
         self._times = self._make(DiagnosticArray, "~/frame_times")
@@ -79,8 +103,20 @@ class FramePublisher:
         """Frame in which viewers are placed."""
         return self._output.frame_id
 
+    def start(self) -> None:
+        """Let the encoders work, until the node's workers are stopped."""
+        for encoded in self._encoded.values():
+            encoded.start()
+
+    def wake(self) -> None:
+        """End the encoders' waits."""
+        for encoded in self._encoded.values():
+            encoded.wake()
+
     def close(self) -> None:
         """Remove the publishers."""
+        for encoded in self._encoded.values():
+            encoded.close()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
@@ -88,18 +124,10 @@ class FramePublisher:
         """Publish the images of all eyes, their cameras, the viewer pose and the depth."""
         for i, eye in enumerate(self._view.eyes):
             header = self._header(eye, stamp)
-            msg = msg_from_image(frame.images[i], frame.encoding, header)
-            # The message's own pixels: the renderer may warp `frame.images` once more.
-            pixels = np.frombuffer(msg.data, np.uint8).reshape(frame.images[i].shape)
-            self._lay_over(pixels, frame.encoding, scene)
-            self._images[eye].publish(msg)
+            self._publish_image(eye, frame.images[i], frame.encoding, scene, header)
             baseline_m = frame.baselines_m[i]
             info = camera_info_from_camera(frame.cameras[i], header, baseline_m=baseline_m)
             self._infos[eye].publish(info)
-            if eye in self._compressed:
-                bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-                quality = self._output.compressed_quality
-                self._compressed[eye].publish(compressed_from_image(bgr, quality, header))
             if eye in self._depths and frame.depth_m is not None:
                 self._depths[eye].publish(msg_from_image(frame.depth_m[i], "32FC1", header))
         pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
@@ -127,6 +155,23 @@ class FramePublisher:
         msg = RendererStatus(**fields)
         msg.header.stamp = self._node.get_clock().now().to_msg()
         self._status.publish(msg)
+
+    def _publish_image(
+        self, eye: str, image: np.ndarray, encoding: str, scene: Scene, header: Header
+    ) -> None:
+        """Send one eye's image, raw and to the encoder, as far as anybody listens."""
+        raw = self._images[eye].get_subscription_count() > 0
+        encoded = self._encoded[eye].is_wanted
+        if not (raw or encoded):
+            return
+        msg = msg_from_image(image, encoding, header)
+        # The message's own pixels: the renderer may warp or reuse `image`.
+        pixels = np.frombuffer(msg.data, np.uint8).reshape(image.shape)
+        self._lay_over(pixels, encoding, scene)
+        if raw:
+            self._images[eye].publish(msg)
+        if encoded:
+            self._encoded[eye].offer(pixels, encoding, header)
 
     def _lay_over(self, pixels: UInt8[np.ndarray, "h w c"], encoding: str, scene: Scene) -> None:
         """Veil and badge, where the picture is not the operator's present face."""

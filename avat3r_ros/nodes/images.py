@@ -102,6 +102,15 @@ def compressed_from_image(image_bgr: np.ndarray, quality: int, header: Header) -
     return msg
 
 
+def compressed_from_packet(packet: bytes, codec: str, header: Header) -> CompressedImage:
+    """Wrap one packet of a video; `codec` ("vp9", "h264") becomes the format."""
+    msg = CompressedImage(header=header, format=codec)
+    data = array.array("B")
+    data.frombytes(packet)
+    msg.data = data
+    return msg
+
+
 def _rows(msg: Image, dtype: np.dtype, channels: int) -> np.ndarray:
     """View the data as (height, width, channels) without its row padding."""
     row_bytes = msg.width * channels * dtype.itemsize

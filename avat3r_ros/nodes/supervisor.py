@@ -34,7 +34,10 @@ CAMERA_TOPICS = {
 RENDERED_TOPICS = {
     f"{eye}{topic}": f"rendered/{eye}{topic}"
     for eye in ("", "left/", "right/")
-    for topic in ("image_raw", "image_raw/compressed", "camera_info", "depth/image_raw")
+    for topic in (
+        *("image_raw", "image_raw/compressed", "image_raw/video"),
+        *("camera_info", "depth/image_raw"),
+    )
 }
 
 

@@ -327,7 +327,7 @@ def test_stereo_depth_compressed_and_points(stage, graph):
     scene = stage(
         view__stereo=True,
         output__depth=True,
-        output__compressed_quality=90,
+        encoding__jpeg_quality=90,
         background=[0.0, 0.0, 1.0],
     )
     left = graph.listen(Image, "left/image_raw", sensor)
@@ -426,3 +426,93 @@ def test_the_headsets_calibration_sets_projection_and_eye_distance(stage, graph)
     infos.clear()
     graph.until(lambda: infos)
     assert infos[-1].k[0] == pytest.approx(60.0), "the last good one stays"
+
+
+@pytest.mark.parametrize(("video", "encoder"), [("vp9", "auto"), ("h264", "libx264")])
+def test_video_of_the_rendered_head_can_be_decoded_from_the_first_packet_on(
+    stage, graph, video, encoder
+):
+    av = pytest.importorskip("av")
+    if encoder != "auto" and encoder not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {encoder}")
+    from avat3r_ros.streaming import VideoDecoder, is_keyframe
+
+    scene = stage(encoding__video=video, encoding__video_encoder=encoder)
+    scene.send_avatar(small_avatar())
+    graph.until(lambda: scene.node._animator is not None)
+    graph.spin(0.2)  # frames have been drawn before anybody tunes in
+    packets = graph.listen(CompressedImage, "image_raw/video", sensor)
+    graph.until(lambda: packets)
+    assert packets[0].format == video and is_keyframe(video, bytes(packets[0].data))
+    decoder, shown = VideoDecoder(video), []
+
+    def jaw_is_open():
+        scene.send(jaw_open=1.0)
+        while packets:
+            assert packets[0].header.frame_id
+            shown.append(decoder.decode(bytes(packets.pop(0).data)))
+        # Two blobs of a few pixels at half the colour resolution: they are green, but dull.
+        return shown and shown[-1][..., 1].max() > shown[-1][..., 0].max() + 30
+
+    graph.until(jaw_is_open)
+    assert shown[0].shape == (32, 48, 3) and shown[-1][..., 1].max() > 100
+    assert "encode " + video in scene.node.times.summary_ms()
+    assert {"rendered to encoded"} <= set(scene.node.times.summary_ms())
+
+
+def test_h264_without_a_clear_encoder_says_what_to_do(graph, overrides, capfd):
+    node = graph.add(Renderer(**overrides(**SMALL, encoding__video="h264")))
+    if node.autostart():
+        pytest.skip("this machine has an H.264 encoder of its own")
+    assert "libx264 would do if named" in capfd.readouterr().err
+
+
+def test_images_can_be_reliable_by_parameter(stage, graph):
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+    scene = stage(qos__reliability="reliable", qos__depth=2)
+    reliable = QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
+    images = graph.listen(Image, "image_raw", reliable)
+    graph.until(lambda: images)
+    assert scene.node.is_active
+
+
+def test_a_driver_that_promises_nothing_is_left_out_if_asked_for(graph, overrides):
+    from avat3r_ros.nodes.qos import EXPRESSION_OFFER
+
+    node = graph.start(Renderer(**overrides(**SMALL, driver_lease_s=1.5)))
+    plain = graph.probe.create_publisher(Expression, "expression", sensor)
+    promising = graph.publisher(Expression, "expression", EXPRESSION_OFFER)
+    assert plain.get_subscription_count() == 0 and node._codes.get_publisher_count() == 1
+    graph.probe.destroy_publisher(promising)
+    graph.until(lambda: node._codes.get_publisher_count() == 0)
+
+
+def test_a_frame_that_cannot_be_encoded_is_refused_and_the_face_goes_on(stage, graph):
+    from avat3r_ros.nodes.encoded_output import VideoEncoder
+
+    scene = stage(encoding__video="vp9")
+    encoder = scene.node._frames._encoded[""]._encoder
+    assert isinstance(encoder, VideoEncoder)
+
+    def fail(*_):
+        raise RuntimeError("the graphics card is gone")
+
+    encoder.encode = fail
+    graph.listen(CompressedImage, "image_raw/video", sensor)
+    graph.until(lambda: "frame to encode" in scene.node.refusals.newest, "the refusal")
+    assert scene.node.is_active and not scene.node.failed
+    images = graph.listen(Image, "image_raw", sensor)
+    graph.until(lambda: images)
+
+
+def test_what_waited_to_be_encoded_before_a_pause_is_not_sent_after_it(stage, graph):
+    scene = stage()
+    encoded = scene.node._frames._encoded[""]
+    scene.node.trigger_deactivate()
+    encoded.offer(np.zeros((2, 2, 3), np.uint8), "rgb8", Header(frame_id="long ago"))
+    got = graph.listen(CompressedImage, "image_raw/compressed", sensor)
+    graph.spin(0.2)
+    scene.node.trigger_activate()
+    graph.until(lambda: got)
+    assert not [msg for msg in got if msg.header.frame_id == "long ago"]
