@@ -233,6 +233,9 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "-o", "--output", required=True, help="run folder (config, log, checkpoints)"
     )
+    train.add_argument(
+        "--start-from", metavar="WEIGHTS", help="preset or checkpoint folder to train on from"
+    )
     train.add_argument("--steps", type=int, default=6000)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument(

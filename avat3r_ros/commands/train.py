@@ -13,6 +13,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         people=args.people,
         people_folder=args.people_folder,
+        start_from=args.start_from,
         workers=args.workers,
         tensorboard=args.tensorboard,
     )

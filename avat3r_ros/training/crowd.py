@@ -24,6 +24,9 @@ from avat3r_ros.training.references import FaceNotFoundError, Prior
 
 logger = logging.getLogger(__name__)
 
+EXPRESSIONS = 6
+"""Of each person; their blends are looked at, too. More people are worth more than more of them."""
+
 _STAND_INS, _ATTEMPTS = 500_000, 5
 """A person whose face the tracker does not find is replaced by the one so many seeds further."""
 
@@ -153,7 +156,9 @@ def _make_somebody(
     """Make a person; where the tracker finds no face, another takes the place."""
     for attempt in range(_ATTEMPTS):
         try:
-            one = make_person(seed + attempt * _STAND_INS, config, prior, template)
+            one = make_person(
+                seed + attempt * _STAND_INS, config, prior, template, num_codes=EXPRESSIONS
+            )
             return replace(one, seed=seed)
         except FaceNotFoundError as error:
             logger.warning("%s: somebody else stands in", error)

@@ -22,6 +22,7 @@ from avat3r_ros.training.losses import (
 )
 from avat3r_ros.training.metrics import mean_distance_mm, moving_points
 from avat3r_ros.training.people import TrainingPerson
+from avat3r_ros.training.perturb import Perturbation, perturbed
 from avat3r_ros.types import Gaussians
 
 
@@ -35,6 +36,7 @@ class StepConfig:
         views: References whose Gaussians are sampled; fewer: cheaper, more noise.
         targets: Pictures per person for the photometric loss, all of one expression.
         weights: Of the loss terms.
+        perturbation: How references are disturbed in steps without pictures.
     """
 
     points: int = 3000
@@ -42,6 +44,7 @@ class StepConfig:
     views: int = 2
     targets: int = 2
     weights: LossWeights = LossWeights()
+    perturbation: Perturbation = Perturbation()
 
     def __post_init__(self) -> None:
         for name in ("points", "codes", "views", "targets"):
@@ -88,6 +91,12 @@ Terms = tuple[dict[str, Tensor], dict[str, float]]
 def _geometry_terms(
     network: Avat3r, people: Sequence[TrainingPerson], config: StepConfig, rng: np.random.Generator
 ) -> list[Terms]:
+    people = [
+        perturbed(one, config.perturbation, network.config, rng)
+        if rng.random() < config.perturbation.share
+        else one
+        for one in people
+    ]
     rows = [_sampled_rows(one, config, rng) for one in people]
     bases = [one.base.subset(one.points[r]) for one, r in zip(people, rows, strict=True)]
     prefixes = network.encode_many(

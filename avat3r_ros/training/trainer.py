@@ -25,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 from avat3r_ros.data.sampling import TRAINING_SEEDS
-from avat3r_ros.model import Avat3r, Avat3rConfig, preset, save_network
+from avat3r_ros.model import Avat3r, Avat3rConfig, load_network, preset, save_network
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.curves import RunLog, cut_log, draw_curves
@@ -60,6 +60,8 @@ class TrainingConfig:
             true codes; "exact": no errors (references.py).
         geometry_share: Share of the steps before pictures are looked at.
         people_per_step: People averaged over in a step; more: less noise, slower.
+        start_from: Preset or checkpoint folder whose weights are trained on; None draws them from
+            the seed.
         people: Different people altogether; more: generalises better, and each takes seconds to
             make. 0 never shows anybody twice.
         people_folder: Where people are kept between runs, 25 MB each; nowhere if None.
@@ -86,6 +88,7 @@ class TrainingConfig:
     prior: Prior = "tracked"
     geometry_share: float = 0.6
     people_per_step: int = 1
+    start_from: str | None = None
     people: int = 256
     people_folder: str | None = None
     crowd_size: int = 32
@@ -201,6 +204,11 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.network = Avat3r(config.network_config(), template)
+        if config.start_from is not None:
+            before = load_network(config.start_from, template=template)
+            if before.config != self.network.config:
+                raise ValueError(f"{config.start_from} holds weights of another network")
+            self.network.load_state_dict(before.state_dict())
         self.network.train()
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
         self.average = {

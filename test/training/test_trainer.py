@@ -12,10 +12,12 @@ from avat3r_ros.model import Avat3r, load_network, preset
 from avat3r_ros.training import crowd as crowd_module
 from avat3r_ros.training import trainer
 from avat3r_ros.training.crowd import Crowd
+from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.steps import StepConfig, step_loss
 from avat3r_ros.training.trainer import TrainingConfig, learning_rate, train
 
 STEP = StepConfig(points=150, codes=2, targets=1)
+UNDISTURBED = dataclasses.replace(STEP, perturbation=Perturbation(share=0.0))
 CONFIG = TrainingConfig(
     preset="debug",
     steps=6,
@@ -60,7 +62,11 @@ def test_loss_falls_on_one_person(small_person, template):
     losses = []
     for step in range(20):
         loss, scalars = step_loss(
-            network, [small_person], STEP, np.random.default_rng(step % 4), with_pictures=False
+            network,
+            [small_person],
+            UNDISTURBED,
+            np.random.default_rng(step % 4),
+            with_pictures=False,
         )
         optimizer.zero_grad()
         loss.backward()
@@ -83,6 +89,18 @@ def test_both_losses_reach_every_parameter(small_person, template):
     silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent
     assert {"geometry", "l1", "ssim", "coverage", "growth", "fading"} <= set(scalars)
+
+
+def test_training_starts_from_other_weights(crowd, template, tmp_path):
+    first = train(CONFIG, tmp_path / "first", template=template)
+    config = dataclasses.replace(CONFIG, steps=1, start_from=str(first), learning_rate=1e-9)
+    second = train(config, tmp_path / "second", template=template)
+    before, after = (load_network(one, template=template).state_dict() for one in (first, second))
+    for name, value in before.items():
+        assert torch.allclose(value, after[name], atol=1e-6), name
+    with pytest.raises(ValueError, match="another network"):
+        other = dataclasses.replace(preset("debug"), decoder_features=8)
+        train(dataclasses.replace(config, network=other), tmp_path / "third", template=template)
 
 
 def test_a_resumed_run_equals_a_straight_one(crowd, template, tmp_path):

@@ -1,0 +1,112 @@
+"""Other errors of the fit for the same photos: a person serves as many.
+
+A hundred people are learned by heart: the network recognises each and recites their correction. So
+the references' geometry is disturbed anew in every step, as a fit could have erred as well, and the
+truth stays: what is left to learn is to see how a photo lies on the geometry it comes with.
+
+    per view   a similarity about the middle of the head (pose, size), of cameras and points alike
+               a stretch along the rays, smooth over the image (shape in depth)
+
+Both keep every point on its pixel's ray, so rays do not give the disturbance away.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from avat3r_ros.geometry import invert_poses
+from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.inputs import shown_patches
+from avat3r_ros.training.people import TrainingPerson
+from avat3r_ros.training.references import Similarity
+from avat3r_ros.types import Camera
+
+_MIDDLE_HEAD_M = np.array([0.0, 0.0, -0.08])
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Spreads of the disturbance of each view; larger ones teach more looking, less guessing.
+
+    The defaults are about the size of the errors of a fit (ours).
+
+    Attributes:
+        share: Steps that disturb; the others take the references as they are.
+        turn_deg: Rotation about a random axis.
+        shift_m: Translation along each axis.
+        growth: Relative size.
+        stretch: Relative distance from the camera, at the head's edge.
+    """
+
+    share: float = 0.7
+    turn_deg: float = 1.5
+    shift_m: float = 0.002
+    growth: float = 0.015
+    stretch: float = 0.004
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"expected share in [0, 1], got {self.share}")
+        for name in ("turn_deg", "shift_m", "growth", "stretch"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"expected {name} >= 0, got {getattr(self, name)}")
+
+
+def perturbed(
+    one: TrainingPerson, how: Perturbation, config: Avat3rConfig, rng: np.random.Generator
+) -> TrainingPerson:
+    """Return the person with otherwise wrong references; the truth is the same.
+
+    Orientation of the Gaussians stays: only their centres are looked at where geometry is learned.
+    """
+    views, base = one.views, one.base
+    positions = views.position_maps.clone()
+    means = base.gaussians.means.clone()
+    intrinsics, poses = views.cameras.intrinsics, views.cameras.camera_from_head.clone()
+    rows = base.code_rows[: base.num_pixels]
+    for view in range(len(positions)):
+        moved = _similarity(how, rng)
+        camera = moved.cameras(views.cameras[view])
+        center = invert_poses(camera.camera_from_head.float())[:3, 3]
+        stretch = torch.from_numpy(rng.normal(0, how.stretch, 6).astype(np.float32))
+        poses[view] = camera.camera_from_head
+        flat = positions[view].flatten(1).T
+        positions[view] = _stretched(moved.points(flat), center, stretch).T.view_as(positions[view])
+        own = (rows == view).nonzero()[:, 0]
+        means[own] = _stretched(moved.points(means[own]), center, stretch)
+    views = replace(
+        views,
+        position_maps=positions * (views.masks > 0),
+        cameras=Camera(intrinsics, poses, views.cameras.width, views.cameras.height),
+    )
+    return replace(
+        one,
+        views=views,
+        base=replace(base, gaussians=replace(base.gaussians, means=means)),
+        patches=shown_patches(views, config),
+    )
+
+
+def _similarity(how: Perturbation, rng: np.random.Generator) -> Similarity:
+    turn = np.radians(rng.normal(0, how.turn_deg / np.sqrt(3), 3))
+    angle = np.linalg.norm(turn)
+    axis = turn / max(angle, 1e-9)
+    cross = np.array(
+        [[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]]
+    )  # Rodrigues' formula
+    rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    scale = float(np.exp(rng.normal(0, how.growth)))
+    shift = rng.normal(0, how.shift_m, 3)
+    return Similarity(scale, rotation, _MIDDLE_HEAD_M - scale * rotation @ _MIDDLE_HEAD_M + shift)
+
+
+def _stretched(
+    points: Float[Tensor, "n 3"], center: Float[Tensor, "3"], stretch: Float[Tensor, "6"]
+) -> Float[Tensor, "n 3"]:
+    """Move points along their rays by a quadratic in their place across the head."""
+    x, y = points[:, 0] / 0.1, points[:, 1] / 0.1  # about +-1 on the face's edge
+    terms = torch.stack([0.5 * torch.ones_like(x), x, y, x * x - 0.5, x * y, y * y - 0.5], -1)
+    return center + (points - center) * (1 + terms @ stretch)[:, None]

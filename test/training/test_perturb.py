@@ -1,0 +1,64 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from avat3r_ros.geometry import project_points, transform_points
+from avat3r_ros.model import preset
+from avat3r_ros.training.perturb import Perturbation, perturbed
+
+CONFIG = preset("debug")
+
+
+def pixels_of(views, view):
+    """Where a view's points project to, and where their pixels are."""
+    rows, columns = (views.masks[view, 0] > 0).nonzero().unbind(-1)
+    points = views.position_maps[view].permute(1, 2, 0)[rows, columns]
+    camera = views.cameras[view]
+    projected = project_points(
+        camera.intrinsics.float(), transform_points(camera.camera_from_head.float(), points)
+    )
+    return projected, torch.stack([columns, rows], -1) + 0.5
+
+
+def test_disturbed_points_stay_on_the_rays_of_their_pixels(small_person):
+    other = perturbed(small_person, Perturbation(), CONFIG, np.random.default_rng(0))
+    for view in range(len(other.views.images)):
+        before, pixels = pixels_of(small_person.views, view)
+        after, _ = pixels_of(other.views, view)
+        on_ray = (before - pixels).norm(dim=-1) < 0.01  # what is off the mesh need not be
+        assert on_ray.float().mean() > 0.5
+        assert torch.allclose(after[on_ray], pixels[on_ray], atol=0.02)
+
+
+def test_points_move_by_millimetres_and_the_truth_stays(small_person):
+    other = perturbed(small_person, Perturbation(), CONFIG, np.random.default_rng(0))
+    count = small_person.base.num_pixels
+    means, before = other.base.gaussians.means, small_person.base.gaussians.means
+    moved = (means - before).norm(dim=-1)
+    assert 0.001 < float(moved[:count].mean()) < 0.01
+    assert not moved[count:].any()
+    assert other.before is small_person.before
+    assert other.moved is small_person.moved
+    # The Gaussian of a pixel and the position map of that pixel move together.
+    maps = other.views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)
+    old = small_person.views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)
+    pixels = other.base.pixel_indices
+    together = (maps - old)[pixels] - (means - before)[:count]
+    assert together.abs().max() < 1e-5
+
+
+def test_no_spread_changes_nothing(small_person):
+    still = Perturbation(turn_deg=0.0, shift_m=0.0, growth=0.0, stretch=0.0)
+    other = perturbed(small_person, still, CONFIG, np.random.default_rng(0))
+    mask = small_person.views.masks > 0
+    difference = (other.views.position_maps - small_person.views.position_maps) * mask
+    assert difference.abs().max() < 1e-6
+
+
+def test_wrong_spreads_are_refused():
+    with pytest.raises(ValueError, match="share"):
+        Perturbation(share=1.5)
+    with pytest.raises(ValueError, match="growth"):
+        replace(Perturbation(), growth=-1.0)
