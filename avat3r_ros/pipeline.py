@@ -193,7 +193,7 @@ def build_avatar_from_images(
         FaceObservation(face=face, width=image.shape[1], height=image.shape[0], focal_px=focal)
         for face, image, focal in zip(faces, images, focals, strict=True)
     ]
-    fit = fit_template(observations, template, mattes=mattes)
+    fit = fit_template(observations, template, mattes=mattes, images=images)
 
     step("mapping positions", 0.6)
     crops = crop_heads(list(images), mattes, fit, template, image_size)
@@ -303,12 +303,19 @@ def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
             f"all photos are within {np.degrees(np.ptp(yaw)):.0f} degrees of yaw: the sides are "
             "guessed; add photos with the head turned left and right"
         )
-    for face, name, residual in zip(faces, names, np.asarray(fit.residual_px), strict=True):
+    for index, (face, name) in enumerate(zip(faces, names, strict=True)):
+        residual = float(fit.residual_px[index])
         height = float(np.ptp(face.landmarks_px[:, 1]))
         if residual > MAX_RESIDUAL_FRACTION * height:
             warnings.append(
                 f"{name}: landmarks miss the fitted head by {residual:.1f} px "
                 f"({residual / height:.0%} of the face); same person, unmirrored, sharp?"
+            )
+        if fit.num_matches is not None and fit.num_matches[index] == 0:
+            warnings.append(
+                f"{name}: shares no detail of the skin with the other photos, so its camera rests "
+                "on the face's landmarks alone; is it sharp, and turned at most 40 degrees away "
+                "from the next photo?"
             )
         blink = max(face.code[0], face.code[7])
         if blink > 0.6:

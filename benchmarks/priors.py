@@ -49,7 +49,7 @@ def fitted(
         FaceObservation(face, image.shape[1], image.shape[0], focal)
         for face, image in zip(faces, photos.images, strict=True)
     ]
-    return fit_template(observations, template, mattes=photos.mattes)
+    return fit_template(observations, template, mattes=photos.mattes, images=photos.images)
 
 
 def truth_on_crops(

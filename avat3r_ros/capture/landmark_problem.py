@@ -7,93 +7,45 @@ Gauss-Newton problem with a closed-form Jacobian:
 
     cost = sum robust(|pixel - detected| / sigma)                landmarks
            + sum robust(normal · (pixel - target) / sigma)       outlines (outline.py)
-           + |identity|² + |(code - tracker's code) / sigma|² + (log focal - log guess)² / sigma²
+           + sum robust(|W (pixels - matched pixels)|)           matches of two photos (matches.py)
+           + |identity|² + (log size)² / sigma²
+           + |(code - tracker's code) / sigma|² + (log focal - log guess)² / sigma²
 
-Both are robust (Cauchy): MediaPipe invents landmarks that it cannot see, and hair moves outlines.
+All are robust (Cauchy): MediaPipe invents landmarks that it cannot see, hair moves outlines, and
+flow slides. W whitens the four pixel errors of a match: its surface point may lie off the fitted
+head by `SHAPE_SIGMA_M`, which moves it in both photos alike.
 """
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from avat3r_ros.capture.fit_terms import (
+    CODE_SIGMA,
+    FOCAL_GUESS,
+    FOCAL_LOG_SIGMA,
+    INSIDE_WEIGHT,
+    LANDMARK_SIGMA_M,
+    LANDMARK_SIGMA_PX,
+    MATCH_SIGMA_M,
+    MIN_MATCHES,
+    OUTLINE_SIGMA_M,
+    ROBUST_SIGMAS,
+    SHAPE_SIGMA_M,
+    SIZE_LOG_SIGMA,
+    FitState,
+    SurfacePoints,
+    robust_cost,
+    robust_weight,
+)
+from avat3r_ros.capture.matches import Matches
 from avat3r_ros.capture.outline import Outline
 from avat3r_ros.expression import ARKIT_52
 from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate
 
-LANDMARK_SIGMA_M = 0.003
-"""Spread of the best landmark on the head. Ours: MediaPipe scatters by 1 mm, but neighbouring
-landmarks err together, so that 478 of them are worth far fewer independent ones. Surface errors on
-drawn heads were flat from 2 to 4.5 mm; half of it already makes up odd identities."""
-
-LANDMARK_SIGMA_PX = 0.5
-"""Noise of a landmark in a small face, where pixels are larger than millimetres."""
-
-ROBUST_SIGMAS = 2.5
-"""Error, in sigmas, from which a landmark counts less."""
-
-FOCAL_GUESS = 1.0
-"""Focal length of an unknown camera over its longer image side: between webcams (0.7) and portrait
-lenses (1.5)."""
-
-FOCAL_LOG_SIGMA = 0.35
-"""How far (factor e^sigma) an unknown focal length strays from the guess."""
-
-CODE_SIGMA = {
-    "eyeLook": 0.3,
-    "eyeBlink": 0.4,
-    "jawOpen": 0.15,
-    "cheekPuff": 0.3,
-    "noseSneer": 0.25,
-    "eyeWide": 0.25,
-    "tongueOut": 0.02,
-    "": 0.12,
-}
-"""How far the fit may move a score away from the tracker's, by prefix of its name. MediaPipe is
-weak at the looser ones; tongueOut it does not see at all. Squinting eyes it calls half closed: were
-their irises taken for lids, they would vanish when the eyes open. The others stay close to the
-tracker's, because codes of the references and of the driver must mean the same."""
-
-OUTLINE_SIGMA_M = 0.004
-"""Spread of an outline about the matte's edge. Ours: the matte itself is good to a millimetre, but
-neighbouring points err together, and hair, beards and clothes lie on the head."""
-
-INSIDE_WEIGHT = 0.3
-"""Weight of a mesh that ends inside the matte (hair may cover it) against one that sticks out."""
-
 MAX_ITERATIONS = 40
 MIN_FACING = 0.15
 """Least weight of a landmark that is turned away from its camera."""
-
-
-@dataclass
-class FitState:
-    """The unknowns of V photos by G cameras."""
-
-    identity: np.ndarray
-    codes: np.ndarray
-    rotations: np.ndarray
-    translations: np.ndarray
-    log_focals: np.ndarray
-
-
-@dataclass
-class _Points:
-    """Surface points with their linear bases, (n, 3), (K, n, 3), (52, n, 3)."""
-
-    mean: np.ndarray
-    identity_basis: np.ndarray
-    expression_basis: np.ndarray
-
-    def __post_init__(self) -> None:
-        self._identity_rows = self.identity_basis.reshape(len(self.identity_basis), -1)
-        self._expression_rows = self.expression_basis.reshape(len(self.expression_basis), -1)
-
-    def in_head(self, state: FitState, view: int) -> np.ndarray:
-        """Where they are in one photo's expression, head frame, (n, 3)."""
-        offsets = state.identity @ self._identity_rows + state.codes[view] @ self._expression_rows
-        return self.mean + offsets.reshape(-1, 3)
 
 
 class LandmarkProblem:
@@ -136,7 +88,11 @@ class LandmarkProblem:
         )
         corners = self._triangles[template.landmark_triangles.numpy()]
         self.normals = template.vertex_normals(template.neutral).double().numpy()[corners].mean(1)
-        self._outlines: list[tuple[Outline, _Points]] = []
+        self._outlines: list[tuple[Outline, SurfacePoints]] = []
+        self._matches: list[tuple[Matches, SurfacePoints, np.ndarray]] = []
+        # Change of the landmarks' size per identity coefficient, relative.
+        mean = self._landmarks.mean - self._landmarks.mean.mean(0)
+        self._size = (self._landmarks.identity_basis * mean).sum((1, 2)) / (mean**2).sum()
         landmark_weights = template.landmark_weights.double().numpy()
         if not landmark_weights.any():
             raise ValueError("expected a template with measured landmarks, got weights of 0")
@@ -208,9 +164,9 @@ class LandmarkProblem:
             self.sigmas[view] = np.hypot(LANDMARK_SIGMA_M * pixels_per_metre, LANDMARK_SIGMA_PX)
             self.sigmas[view] /= np.sqrt(weights)
 
-    def _points_on(self, triangles: np.ndarray, weights: np.ndarray) -> _Points:
+    def _points_on(self, triangles: np.ndarray, weights: np.ndarray) -> SurfacePoints:
         corners = self._triangles[triangles]
-        return _Points(
+        return SurfacePoints(
             *(np.einsum("nk,...nkc->...nc", weights, base[..., corners, :]) for base in self._bases)
         )
 
@@ -218,8 +174,50 @@ class LandmarkProblem:
         """Let the next `solve` also bring the outline of each photo to its matte's edge."""
         self._outlines = [(o, self._points_on(o.triangles, o.barycentrics)) for o in outlines]
 
+    def use_matches(self, matches: list[Matches], state: FitState) -> None:
+        """Let the next `solve` also bring matched points of two photos together.
+
+        Args:
+            matches: Of pairs of photos.
+            state: The fit they were found with; errors are weighed as there.
+        """
+        self._matches = []
+        for match in (m for m in matches if len(m.triangles) >= MIN_MATCHES):
+            surface = self._points_on(match.triangles, match.barycentrics)
+            slopes, variances = [], []
+            for view in (match.first, match.second):
+                slopes.append(self._slope(*self._project(surface, state, view)))
+                slopes[-1] = slopes[-1] @ state.rotations[view]
+                focal = np.exp(state.log_focals[self.camera_of[view]])
+                variances += 2 * [(MATCH_SIGMA_M * focal / state.translations[view, 2]) ** 2]
+            slope = np.concatenate(slopes, 1)
+            covariance = SHAPE_SIGMA_M**2 * slope @ slope.transpose(0, 2, 1) + np.diag(variances)
+            self._matches.append((match, surface, np.linalg.inv(np.linalg.cholesky(covariance))))
+
+    def _match_errors(self, state: FitState, index: int) -> np.ndarray:
+        """Whitened offsets of one pair's matches in both photos, (n, 4)."""
+        match, surface, white = self._matches[index]
+        errors = [
+            self._project(surface, state, view)[1] + self.centers_px[view] - pixels
+            for view, pixels in ((match.first, match.first_px), (match.second, match.second_px))
+        ]
+        return np.einsum("nij,nj->ni", white, np.concatenate(errors, 1))
+
+    def _match_rows(self, state: FitState, index: int, shared: int) -> np.ndarray:
+        """Derivative of `_match_errors` by the shared unknowns and those of both photos."""
+        match, surface, white = self._matches[index]
+        first, second = (
+            self._jacobian(surface, state, view) for view in (match.first, match.second)
+        )
+        nothing = np.zeros_like(first[..., shared:])
+        rows = [
+            np.concatenate([first, nothing], 2),
+            np.concatenate([second[..., :shared], nothing, second[..., shared:]], 2),
+        ]
+        return (white @ np.concatenate(rows, 1)).reshape(4 * len(white), -1)
+
     def _project(
-        self, surface: _Points, state: FitState, view: int
+        self, surface: SurfacePoints, state: FitState, view: int
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """Camera-frame points, their pixels relative to the image centre, focal length."""
         points = surface.in_head(state, view) @ state.rotations[view].T
@@ -246,15 +244,19 @@ class LandmarkProblem:
     def cost(self, state: FitState) -> float:
         """Value that `solve` minimises; infinite when a landmark is not in front of its camera."""
         total = 0.0 if self.fixed_identity else float(state.identity @ state.identity)
+        if not self.fixed_identity:
+            total += float((self._size @ state.identity) / SIZE_LOG_SIGMA) ** 2
+        for index in range(len(self._matches)):
+            total += robust_cost((self._match_errors(state, index) ** 2).sum(1))
         total += float((((state.codes - self.tracker_codes) / self.code_sigmas) ** 2).sum())
         total += float((((state.log_focals - self.log_focal_guess) / FOCAL_LOG_SIGMA) ** 2).sum())
         for view in range(len(self.detected_px)):
             if not (self._project(self._landmarks, state, view)[0][:, 2] > 0.01).all():
                 return np.inf
-            total += _robust((self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2)
+            total += robust_cost((self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2)
             if self._outlines:
                 errors, weights = self._outline_errors(state, view)
-                total += _robust(weights * errors**2)
+                total += robust_cost(weights * errors**2)
         return total
 
     def _normal_equations(self, state: FitState) -> tuple[np.ndarray, np.ndarray]:
@@ -274,7 +276,9 @@ class LandmarkProblem:
         for view in range(len(self.detected_px)):
             jacobian = self._jacobian(self._landmarks, state, view)
             errors = self._errors(state, view)
-            trust = _trust((errors**2).sum(1) / self.sigmas[view] ** 2) / self.sigmas[view] ** 2
+            trust = (
+                robust_weight((errors**2).sum(1) / self.sigmas[view] ** 2) / self.sigmas[view] ** 2
+            )
             rows, offsets = jacobian.reshape(2 * NUM_LANDMARKS, -1), errors.reshape(-1)
             trust = np.repeat(trust, 2)
             if self._outlines:
@@ -283,7 +287,7 @@ class LandmarkProblem:
                 jacobian = self._jacobian(surface, state, view)
                 rows = np.concatenate([rows, np.einsum("ni,nik->nk", outline.normal, jacobian)])
                 offsets = np.concatenate([offsets, errors])
-                trust = np.concatenate([trust, weights * _trust(weights * errors**2)])
+                trust = np.concatenate([trust, weights * robust_weight(weights * errors**2)])
             weighted = rows * trust[:, None]
             own = shared + block * view
             where = np.r_[0:shared, own : own + block]
@@ -292,16 +296,32 @@ class LandmarkProblem:
             code = slice(own + 6, own + block)
             diagonal[code] = self.code_sigmas**-2
             gradient[code] += (state.codes[view] - self.tracker_codes[view]) / self.code_sigmas**2
+        size_slope = self._size / SIZE_LOG_SIGMA
+        matrix[:num_identity, :num_identity] += np.outer(size_slope, size_slope)
+        gradient[:num_identity] += size_slope * (size_slope @ state.identity)
+        for index, (match, _, _) in enumerate(self._matches):
+            errors = self._match_errors(state, index)
+            rows = self._match_rows(state, index, shared)
+            weighted = rows * np.repeat(robust_weight((errors**2).sum(1)), 4)[:, None]
+            own = [shared + block * view + np.arange(block) for view in (match.first, match.second)]
+            where = np.r_[0:shared, own[0], own[1]]
+            matrix[np.ix_(where, where)] += weighted.T @ rows
+            gradient[where] += weighted.T @ errors.reshape(-1)
         matrix[np.arange(size), np.arange(size)] += diagonal
         return matrix, gradient
 
-    def _jacobian(self, surface: _Points, state: FitState, view: int) -> np.ndarray:
+    @staticmethod
+    def _slope(points: np.ndarray, pixels: np.ndarray, focal: float) -> np.ndarray:
+        """Derivative of pixels by camera-frame points, (n, 2, 3)."""
+        to_pixel = np.zeros((len(points), 2, 3))
+        to_pixel[:, 0, 0] = to_pixel[:, 1, 1] = focal / points[:, 2]
+        to_pixel[:, :, 2] = -pixels / points[:, 2:]
+        return to_pixel
+
+    def _jacobian(self, surface: SurfacePoints, state: FitState, view: int) -> np.ndarray:
         """Derivative of pixels by identity, focals, turn, shift, code of the view: (n, 2, k)."""
         points, pixels, focal = self._project(surface, state, view)
-        depth = points[:, 2]
-        to_pixel = np.zeros((len(points), 2, 3))
-        to_pixel[:, 0, 0] = to_pixel[:, 1, 1] = focal / depth
-        to_pixel[:, :, 2] = -pixels / depth[:, None]
+        to_pixel = self._slope(points, pixels, focal)
         from_head = to_pixel @ state.rotations[view]
         turned = points - state.translations[view]
         by_focal = np.zeros((len(points), 2, len(state.log_focals)))
@@ -372,6 +392,14 @@ class LandmarkProblem:
                 break
         return state
 
+    def num_matches(self, state: FitState) -> np.ndarray:
+        """Matches of each photo with others that the solution explains, (V,)."""
+        count = np.zeros(len(self.detected_px), int)
+        for index, (match, _, _) in enumerate(self._matches):
+            squared = (self._match_errors(state, index) ** 2).sum(1)
+            count[[match.first, match.second]] += int((squared < ROBUST_SIGMAS**2).sum())
+        return count
+
     def residual_px(self, state: FitState) -> np.ndarray:
         """Weighted RMS distance of the landmarks in each photo, (V,) pixels."""
         residuals = []
@@ -380,13 +408,3 @@ class LandmarkProblem:
             squared = (self._errors(state, view) ** 2).sum(1)
             residuals.append(np.sqrt((weights * squared).sum() / weights.sum()))
         return np.array(residuals)
-
-
-def _robust(squared: np.ndarray) -> float:
-    """Cauchy cost of squared errors in sigmas."""
-    return ROBUST_SIGMAS**2 * float(np.log1p(squared / ROBUST_SIGMAS**2).sum())
-
-
-def _trust(squared: np.ndarray) -> np.ndarray:
-    """Weight of each error in the Gauss-Newton step of `_robust`."""
-    return 1 / (1 + squared / ROBUST_SIGMAS**2)

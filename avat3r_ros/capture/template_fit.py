@@ -2,7 +2,8 @@
 
 Unknown are one identity for all photos, a pose and an expression of each, and the focal lengths
 that nobody knows. Landmarks fix the face; then, in turns, the outlines of the fitted head are drawn
-and pulled to the edges of the mattes. `landmark_problem.py` holds the cost and its solver.
+and pulled to the edges of the mattes; at last the photos, laid on the head, are matched with each
+other. `landmark_problem.py` holds the cost and its solver.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt8
 
-from avat3r_ros.capture.landmark_problem import FitState, LandmarkProblem
+from avat3r_ros.capture.fit_terms import FitState
+from avat3r_ros.capture.landmark_problem import LandmarkProblem
+from avat3r_ros.capture.matches import MatchFinder
 from avat3r_ros.capture.outline import Outline, find_outline
 from avat3r_ros.expression import validate_code
 from avat3r_ros.geometry import intrinsics_matrix, pose_matrix
@@ -64,6 +67,8 @@ class TemplateFit:
         intrinsics: Of each whole photo, pixels.
         camera_from_head: Pose of the head in each photo's camera.
         residual_px: Weighted RMS distance of the landmarks from the fitted head in each photo.
+        num_matches: Matches of each photo with others that the fit explains; None where photos
+            were not matched. A photo without any stands where its landmarks put it.
     """
 
     identity: Float[np.ndarray, "k"]
@@ -71,6 +76,7 @@ class TemplateFit:
     intrinsics: Float[np.ndarray, "v 3 3"]
     camera_from_head: Float[np.ndarray, "v 4 4"]
     residual_px: Float[np.ndarray, "v"]
+    num_matches: Int[np.ndarray, "v"] | None = None
 
 
 def fit_template(
@@ -78,6 +84,7 @@ def fit_template(
     template: HeadTemplate,
     *,
     mattes: Sequence[Float[np.ndarray, "_ _"]] | None = None,
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]] | None = None,
     shared_focal: bool = True,
 ) -> TemplateFit:
     """Fit one person to all photos together.
@@ -87,22 +94,27 @@ def fit_template(
         template: The head model, with measured landmarks.
         mattes: Share of each pixel that belongs to the person, [0, 1], of each whole photo; the
             head's outline is fitted to them. Landmarks alone if None.
+        images: The photos, RGB: they are matched with each other, which holds their cameras
+            together. Not done if None.
         shared_focal: Photos of equal size and unknown focal length come from one camera; False
             gives each photo its own.
 
     Raises:
         ValueError: There is no observation, the head cannot lie in front of a camera, or mattes
-            and photos differ in number or size.
+            or images and photos differ in number or size.
     """
     if not observations:
         raise ValueError("expected at least one observation, got none")
-    if mattes is not None:
-        sizes = [(o.height, o.width) for o in observations]
-        if [matte.shape for matte in mattes] != sizes:
-            raise ValueError(
-                f"expected mattes of the photos' sizes {sizes}, got {[m.shape for m in mattes]}"
-            )
-    return _solve(observations, template, shared_focal, identity=None, mattes=mattes)
+    sizes = [(o.height, o.width) for o in observations]
+    if images is not None and [image.shape[:2] for image in images] != sizes:
+        raise ValueError(
+            f"expected images of the photos' sizes {sizes}, got {[i.shape[:2] for i in images]}"
+        )
+    if mattes is not None and [matte.shape for matte in mattes] != sizes:
+        raise ValueError(
+            f"expected mattes of the photos' sizes {sizes}, got {[m.shape for m in mattes]}"
+        )
+    return _solve(observations, template, shared_focal, identity=None, mattes=mattes, images=images)
 
 
 def refit_pose(
@@ -136,6 +148,7 @@ def _solve(
     shared_focal: bool,
     identity: np.ndarray | None,
     mattes: Sequence[np.ndarray] | None = None,
+    images: Sequence[np.ndarray] | None = None,
 ) -> TemplateFit:
     """Group the photos by camera, solve, and put the result into the agreed form."""
     cameras: list[object] = []
@@ -160,6 +173,13 @@ def _solve(
     for _ in range(OUTLINE_ROUNDS if mattes is not None else 0):
         problem.use_outlines(_outlines(problem, state, template, mattes))
         state = problem.solve(state)
+    if images is not None:
+        # Once: a second turn took 1.5 s more and moved the cameras by less than their error.
+        found = MatchFinder(images, template).find(*_posed_heads(problem, state, template))
+        problem.use_matches(found, state)
+        if mattes is not None:
+            problem.use_outlines(_outlines(problem, state, template, mattes))
+        state = problem.solve(state)
     focals = np.exp(state.log_focals)[camera_of]
     return TemplateFit(
         identity=state.identity.astype(np.float32),
@@ -174,6 +194,7 @@ def _solve(
             [pose_matrix(r, t) for r, t in zip(state.rotations, state.translations, strict=True)]
         ),
         residual_px=problem.residual_px(state),
+        num_matches=None if images is None else problem.num_matches(state),
     )
 
 
@@ -186,18 +207,24 @@ def _outlines(
     """Outlines of the heads of a solution, paired with the mattes' edges."""
     identity = torch.from_numpy(state.identity).float()
     chin = template.landmarks(template.vertices(identity))[CHIN_LANDMARK].numpy()
-    found = []
-    for view, matte in enumerate(mattes):
-        focal = np.exp(state.log_focals[problem.camera_of[view]])
-        vertices = template.vertices(identity, torch.from_numpy(state.codes[view]).float())
-        found.append(
-            find_outline(
-                vertices.numpy(),
-                template,
-                intrinsics_matrix(focal, *problem.centers_px[view]),
-                pose_matrix(state.rotations[view], state.translations[view]),
-                matte,
-                chin,
-            )
-        )
-    return found
+    posed = zip(*_posed_heads(problem, state, template), mattes, strict=True)
+    return [
+        find_outline(vertices, template, intrinsics, pose, matte, chin)
+        for vertices, intrinsics, pose, matte in posed
+    ]
+
+
+def _posed_heads(
+    problem: LandmarkProblem, state: FitState, template: HeadTemplate
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Vertices in each photo's expression, intrinsics and camera_from_head of each photo."""
+    identity = torch.from_numpy(state.identity).float()
+    focals = np.exp(state.log_focals)[problem.camera_of]
+    vertices = [
+        template.vertices(identity, torch.from_numpy(code).float()).numpy() for code in state.codes
+    ]
+    intrinsics = [
+        intrinsics_matrix(f, *center) for f, center in zip(focals, problem.centers_px, strict=True)
+    ]
+    poses = [pose_matrix(r, t) for r, t in zip(state.rotations, state.translations, strict=True)]
+    return vertices, intrinsics, poses

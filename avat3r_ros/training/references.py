@@ -151,7 +151,12 @@ def person_from_sample(
             targets, driver_codes = _tracked_targets(sample.targets)
         else:
             observations = _observations(sample, np.random.default_rng([sample.seed, 0xF17]))
-        fit = fit_template(observations, template, mattes=[photo.matte for photo in sample.photos])
+        fit = fit_template(
+            observations,
+            template,
+            mattes=[photo.matte for photo in sample.photos],
+            images=[photo.image for photo in sample.photos] if prior == "tracked" else None,
+        )
         fit_from_true = align(
             template, sample.mesh.rest, template.vertices(torch.from_numpy(fit.identity)).numpy()
         )
