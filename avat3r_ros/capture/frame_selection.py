@@ -3,7 +3,8 @@
 A frame is usable when exactly one face is wholly visible with open eyes and a resting mouth, and
 about as sharp as the sharpest face so far. Views are chosen by direction: one frontal first, then
 always the one farthest from all chosen ones (k-farthest), up to the range where the face can still
-be tracked well.
+be tracked well. Sharp and resting faces come first: an expression that is photographed has to be
+taken out of the avatar again, and what the tracker did not see of it stays.
 
 Directions are where the camera stands seen from the head: yaw positive towards the subject's left.
 A subject who turns to the right shows the camera the left side: yaw grows.
@@ -20,6 +21,11 @@ from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.types import FaceState
 
 MIN_VIEWS, MAX_VIEWS = 3, 6
+
+FACE_UNITS = [index for name, index in ARKIT_INDEX.items() if not name.startswith("eye")]
+
+CALM_ACTIVITY = 0.35
+"""A face that is this much more active than the calmest counts as half as good."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ class SelectedFrame:
         yaw_rad: Camera direction; positive is the subject's left.
         pitch_rad: Positive: the camera looks from above.
         sharpness: Of the face, `face_sharpness`; comparable within a stream.
+        activity: Of the face, `face_activity`; comparable within a stream.
     """
 
     image: np.ndarray
@@ -75,6 +82,7 @@ class SelectedFrame:
     yaw_rad: float
     pitch_rad: float
     sharpness: float
+    activity: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,7 @@ class FrameSelector:
         self.config = config if config is not None else SelectionConfig()
         # One candidate per cell of directions: memory stays bounded however long the stream is.
         self._cells: dict[tuple[int, int], SelectedFrame] = {}
-        self._sharpest = 0.0
+        self._sharpest, self._calmest = 0.0, np.inf
 
     def offer(self, image: np.ndarray, face: FaceState) -> SelectionStatus:
         """Consider one frame; it is copied if it is kept.
@@ -152,7 +160,7 @@ class FrameSelector:
             return []
         level = _level_pitch(usable, self.config)
         directions = np.array([(f.yaw_rad, PITCH_WORTH * (f.pitch_rad - level)) for f in usable])
-        quality = np.array([frame.sharpness for frame in usable]) / self._sharpest
+        quality = np.array([self._quality(f.sharpness, f.activity) for f in usable])
         return [usable[i] for i in farthest_views(directions, quality, self.num_views)]
 
     def wanted(self) -> tuple[str, ...]:
@@ -161,8 +169,11 @@ class FrameSelector:
         yaw = np.array([frame.yaw_rad for frame in usable])
         pitch = np.array([frame.pitch_rad for frame in usable])
         requests = []
-        if not (np.abs(yaw) < config.frontal_rad).any():
+        frontal = [frame for frame in usable if abs(frame.yaw_rad) < config.frontal_rad]
+        if not frontal:
             requests.append("look straight into the camera")
+        elif all(frame.activity > self._calmest + CALM_ACTIVITY for frame in frontal):
+            requests.append("look straight into the camera with a resting face")
         if not (yaw < -config.wanted_yaw_rad).any():
             requests.append("turn your head a little to your left")
         if not (yaw > config.wanted_yaw_rad).any():
@@ -212,14 +223,30 @@ class FrameSelector:
         sharpness = face_sharpness(image, (*low, *high))
         if sharpness < self.config.min_relative_sharpness * self._sharpest:
             return "the face is blurred; hold still for a moment"
+        activity = face_activity(face)
         self._sharpest = max(self._sharpest, sharpness)
+        self._calmest = min(self._calmest, activity)
         yaw, pitch = camera_direction(face.camera_from_head)
         cell = (round(yaw / self.config.cell_rad), round(pitch / self.config.cell_rad))
         held = self._cells.get(cell)
-        if held is not None and held.sharpness >= sharpness:
-            return "a sharper frame of this view is there"
-        self._cells[cell] = SelectedFrame(image.copy(), face, yaw, pitch, sharpness)
+        quality = self._quality(sharpness, activity)
+        if held is not None and self._quality(held.sharpness, held.activity) >= quality:
+            return "a sharper or calmer frame of this view is there"
+        self._cells[cell] = SelectedFrame(image.copy(), face, yaw, pitch, sharpness, activity)
         return ""
+
+    def _quality(self, sharpness: float, activity: float) -> float:
+        """In (0, 1], relative to the best of this stream: some faces never read as calm."""
+        excess = (activity - self._calmest) / CALM_ACTIVITY
+        return sharpness / self._sharpest / (1.0 + excess**2)
+
+
+def face_activity(face: FaceState) -> float:
+    """How far a face is from rest: the length of its code, without blinks, squints and gaze.
+
+    These say little: lids are asked for apart, and where somebody looks is seen in the eyes alone.
+    """
+    return float(np.linalg.norm(face.code[FACE_UNITS]))
 
 
 def camera_direction(camera_from_head: Float[np.ndarray, "4 4"]) -> tuple[float, float]:
@@ -235,8 +262,8 @@ def camera_direction(camera_from_head: Float[np.ndarray, "4 4"]) -> tuple[float,
 SHARPNESS_SIDE_PX = 128
 """Size at which faces are compared."""
 
-SHARPNESS_WORTH_RAD = np.radians(5.0)
-"""How much less frontal a perfectly sharp view may be than a fully blurred one."""
+QUALITY_WORTH_RAD = np.radians(8.0)
+"""How much less frontal a sharp, resting view may be than a fully blurred or active one."""
 
 PITCH_WORTH = 2.0
 """A view from above or below counts as this much farther: chins move less than heads turn, and it
@@ -269,14 +296,15 @@ def farthest_views(
 
     Args:
         directions: Angles from the frontal direction, radians.
-        quality: In (0, 1]; a view's distance counts by it: a blurred one must be farther away.
+        quality: In (0, 1]; a view's distance counts by it: a blurred or active one must be farther
+            away.
         count: How many; fewer are returned where there are fewer.
 
     Returns:
         Indices in the order of choice.
     """
-    # Sharpness decides among views that are about equally frontal.
-    from_front = np.linalg.norm(directions, axis=1) + SHARPNESS_WORTH_RAD * (1 - quality)
+    # Quality decides among views that are about equally frontal.
+    from_front = np.linalg.norm(directions, axis=1) + QUALITY_WORTH_RAD * (1 - quality)
     chosen = [int(np.argmin(from_front))]
     while len(chosen) < min(count, len(directions)):
         apart = np.linalg.norm(directions[:, None] - directions[None, chosen], axis=-1).min(1)

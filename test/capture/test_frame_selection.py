@@ -8,6 +8,7 @@ from skimage.data import astronaut
 from avat3r_ros.capture.frame_selection import (
     FrameSelector,
     camera_direction,
+    face_activity,
     face_sharpness,
     farthest_views,
 )
@@ -155,7 +156,29 @@ def test_blurred_frames_lose_against_sharp_ones(sharp, blurred):
     status = selector.offer(sharp, face(1))
     assert status.accepted and status.num_usable == 1, "the blurred ones no longer count"
     assert "blurred" in selector.offer(blurred, face(-20)).reason
-    assert "sharper frame" in selector.offer(sharp, face(1)).reason
+    assert "sharper or calmer" in selector.offer(sharp, face(1)).reason
+
+
+def test_resting_faces_are_preferred_and_the_frontal_one_must_rest(sharp):
+    """Trackers read some people as never at rest: only the difference counts."""
+    resting, raised = arkit_code(mouthPucker=0.4), arkit_code(mouthPucker=0.4, browOuterUp=0.8)
+    selector = FrameSelector(3)
+    for yaw in (-25, 25):
+        selector.offer(sharp, face(yaw, code=resting))
+    assert selector.offer(sharp, face(0, code=raised)).wanted == (
+        f"{STRAIGHT} with a resting face",
+    )
+    assert selector.offer(sharp, face(1, code=resting)).complete
+    assert "calmer frame" in selector.offer(sharp, face(1, code=raised)).reason
+    for yaw in (-33, 33):
+        selector.offer(sharp, face(yaw, code=raised))
+    chosen = [view.face.code for view in selector.selected()]
+    assert all(np.array_equal(code, resting) for code in chosen), "8 degrees more are not worth it"
+
+
+def test_gaze_is_no_expression(sharp):
+    looking = arkit_code(eyeLookUpLeft=0.9, eyeLookUpRight=0.9)
+    assert face_activity(face(code=looking)) == face_activity(face()) == 0
 
 
 def test_sharpness_does_not_depend_on_size_or_brightness(sharp):

@@ -67,7 +67,7 @@ class FakeSelector:
         self.frames = []
 
     def offer(self, image, face):
-        self.frames.append(SelectedFrame(image, face, 0.0, 0.0, 1.0))
+        self.frames.append(SelectedFrame(image, face, 0.0, 0.0, 1.0, 0.0))
         return SimpleNamespace(complete=len(self.frames) >= 3, reason="")
 
     def selected(self):
@@ -295,7 +295,7 @@ def test_an_avatar_file_is_published_at_start_and_a_missing_one_stops_the_start(
 
 
 def test_build_on_start_tries_until_there_is_an_avatar(graph, overrides, monkeypatch, capfd):
-    frame = SelectedFrame(np.zeros((4, 4, 3), np.uint8), face_state(), 0.0, 0.0, 1.0)
+    frame = SelectedFrame(np.zeros((4, 4, 3), np.uint8), face_state(), 0.0, 0.0, 1.0, 0.0)
     answers = iter([BuildError("only 1 of 4 views"), ([frame] * 3, [None] * 3)])
 
     def capture(*_):
