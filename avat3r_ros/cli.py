@@ -247,6 +247,13 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--workers", type=int, default=1, help="processes that make people ahead of time"
     )
+    train.add_argument("--device", default="cpu", help="of torch, e.g. cuda (pictures need gsplat)")
+    train.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of the transformer blocks; bfloat16 pays on GPUs",
+    )
     train.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
     train.add_argument("--resume", action="store_true", help="continue from the newest checkpoint")
 

@@ -16,6 +16,8 @@ def run(args: argparse.Namespace) -> int:
         start_from=args.start_from,
         workers=args.workers,
         tensorboard=args.tensorboard,
+        device=args.device,
+        precision=args.precision,
     )
     checkpoint = train(config, args.output, resume=args.resume)
     print(f"{checkpoint}: trained to step {args.steps}")

@@ -20,6 +20,7 @@ E code length, K basis components.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -59,7 +60,13 @@ class Avat3r(nn.Module):
     Args:
         config: Sizes and switches; never changed.
         template: Head template for `motion_prior="template"`; the shipped one if None.
+
+    Attributes:
+        block_dtype: Arithmetic of the transformer blocks (bfloat16 pays on GPUs); weights,
+            positions and the rig are float32 in any case.
     """
+
+    block_dtype: torch.dtype = torch.float32
 
     def __init__(self, config: Avat3rConfig, template: HeadTemplate | None = None) -> None:
         super().__init__()
@@ -109,6 +116,12 @@ class Avat3r(nn.Module):
         if c.upsampler == "pixel":
             return PixelDecoder(c.width, c.decoder_features, channels)
         return PatchDecoder(c.width, c.patch_size, channels)
+
+    def _in_blocks(self) -> AbstractContextManager:
+        """Arithmetic of the transformer blocks."""
+        if self.block_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.block_dtype)
 
     @property
     def device(self) -> torch.device:
@@ -332,8 +345,9 @@ class Avat3r(nn.Module):
         attention_mask = None if bool(mask.all()) else mask[:, None, None]
         picked = torch.gather(tokens, 1, rows[..., None].expand(-1, -1, tokens.shape[-1]))
         changed = picked
-        for block in self.self_attention[:cached]:
-            changed = block(changed, attention_mask)
+        with self._in_blocks():
+            for block in self.self_attention[:cached]:
+                changed = block(changed, attention_mask)
         changed = torch.where(mask[..., None], changed, picked)
         return tokens.scatter(1, rows[..., None].expand_as(changed), changed)
 
@@ -391,15 +405,16 @@ class Avat3r(nn.Module):
         expression, mask = self._expression_tokens(prefix, codes)
         tokens = prefix.tokens.expand(len(codes), -1, -1)
         interleaved = self.config.layout == "interleaved"
-        for i, block in enumerate(self.cross_attention):
-            if interleaved and i:
-                tokens = self.self_attention[i](tokens)
-            tokens = block(tokens, expression, mask)
+        with self._in_blocks():
+            for i, block in enumerate(self.cross_attention):
+                if interleaved and i:
+                    tokens = self.self_attention[i](tokens)
+                tokens = block(tokens, expression, mask)
+            if isinstance(self.upsampler, GrmUpsampler):
+                return self.upsampler(tokens, prefix.slots, self.config.grid_size).float()
         if isinstance(self.upsampler, PixelDecoder):
             return self.upsampler(tokens, prefix.places, prefix.pixel_features)
-        if isinstance(self.upsampler, PatchDecoder):
-            return self.upsampler(tokens, prefix.slots)
-        return self.upsampler(tokens, prefix.slots, self.config.grid_size)
+        return self.upsampler(tokens, prefix.slots)
 
     def _basis_changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 6"]:
         """Bilinear changes: per-pixel components times coefficients of the code difference."""

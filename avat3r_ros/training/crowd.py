@@ -18,7 +18,7 @@ from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.inputs import shown_patches
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.training.people import TrainingPerson, make_person
+from avat3r_ros.training.people import TrainingPerson, make_person, on_device
 from avat3r_ros.training.people_files import PeopleFolder
 from avat3r_ros.training.references import FaceNotFoundError, Prior
 
@@ -44,6 +44,7 @@ class Crowd:
         folder: Where people are kept once they are made; they are not kept if None.
         workers: Processes that make people ahead of time; 0 makes them when they are needed.
         template: Head template; the shipped one if None. With workers it must be the shipped one.
+        device: Where the people at hand are.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Crowd:
         folder: str | Path | None = None,
         workers: int = 0,
         template: HeadTemplate | None = None,
+        device: str = "cpu",
     ) -> None:
         if size < 1 or steps_per_person < size:
             raise ValueError(
@@ -69,7 +71,7 @@ class Crowd:
             raise ValueError("workers load the shipped template; pass no other one")
         if first_seed not in TRAINING_SEEDS:
             raise ValueError(f"expected a training seed {TRAINING_SEEDS}, got {first_seed}")
-        self._config, self._prior = config, prior
+        self._config, self._prior, self._device = config, prior, device
         self._size, self._steps, self._people = size, steps_per_person, people
         self._first_seed = first_seed
         self._folder = None if folder is None else PeopleFolder(folder, config, prior)
@@ -143,6 +145,7 @@ class Crowd:
 
     def _at_hand(self, one: TrainingPerson) -> TrainingPerson:
         config = self._config
+        one = on_device(one, self._device)
         return replace(
             one,
             motion=make_motion(one.base, one.views.identity, self._template, config),

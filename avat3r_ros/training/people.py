@@ -1,6 +1,8 @@
 """A person ready for training steps: references, base guess, and where their points truly go."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -93,3 +95,14 @@ def prepare_person(person: Person, config: Avat3rConfig, template: HeadTemplate)
         targets=person.targets,
         shown=changed.long().cumsum(0) - 1,
     )
+
+
+def on_device(value: Any, device: torch.device | str) -> Any:
+    """Return the same person, or any nest of dataclasses, with all tensors on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if not dataclasses.is_dataclass(value):
+        return value
+    moved = {field.name: on_device(getattr(value, field.name), device)
+             for field in dataclasses.fields(value)}  # fmt: skip
+    return dataclasses.replace(value, **moved)

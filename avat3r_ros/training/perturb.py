@@ -71,7 +71,7 @@ def perturbed(
         moved = _similarity(how, rng)
         camera = moved.cameras(views.cameras[view])
         center = invert_poses(camera.camera_from_head.float())[:3, 3]
-        stretch = torch.from_numpy(rng.normal(0, how.stretch, 6).astype(np.float32))
+        stretch = torch.from_numpy(rng.normal(0, how.stretch, 6)).to(center)
         poses[view] = camera.camera_from_head
         flat = positions[view].flatten(1).T
         positions[view] = _stretched(moved.points(flat), center, stretch).T.view_as(positions[view])

@@ -134,7 +134,8 @@ def _picture_terms(
         targets, device = one.targets, network.device
         row = int(rng.integers(len(one.codes)))
         shown = (one.shown == row).nonzero()[:, 0]
-        shown = shown[torch.from_numpy(rng.permutation(len(shown))[: config.targets])]
+        picked = torch.from_numpy(rng.permutation(len(shown))[: config.targets])
+        shown = shown[picked.to(shown.device)]
         code = one.codes[row].to(device)
         gaussians = network.decode(prefix, code)
         background = torch.from_numpy(rng.uniform(0, 1, 3).astype(np.float32)).to(device)
@@ -180,20 +181,22 @@ def _sampled_rows(
     num_views = len(one.views.images)
     chosen = rng.choice(num_views, min(config.views, num_views), replace=False)
     view = one.base.code_rows[one.points]
-    there = torch.isin(view, torch.from_numpy(chosen)).nonzero()[:, 0]
+    there = torch.isin(view, torch.from_numpy(chosen).to(view)).nonzero()[:, 0]
     picked = rng.choice(len(there), min(config.points, len(there)), replace=False)
-    return there[torch.from_numpy(np.sort(picked))]
+    return there[torch.from_numpy(np.sort(picked)).to(there.device)]
 
 
 def _blended_codes(
     one: TrainingPerson, rows: Tensor, config: StepConfig, rng: np.random.Generator
 ) -> tuple[Float[Tensor, "c 52"], Float[Tensor, "c k 3"]]:
     """Random blends of pairs of a person's expressions: points move linearly in the code."""
-    count = len(one.codes)
-    first, second = (torch.from_numpy(rng.integers(count, size=config.codes)) for _ in range(2))
+    count, device = len(one.codes), one.codes.device
+    first, second = (
+        torch.from_numpy(rng.integers(count, size=config.codes)).to(device) for _ in range(2)
+    )
     share = torch.from_numpy(rng.uniform(0, 1, config.codes).astype(np.float32))
     # Half of the expressions are as they were read, none is a blend of itself only by chance.
-    share = torch.where(torch.from_numpy(rng.random(config.codes) < 0.5), 0.0, share)
+    share = torch.where(torch.from_numpy(rng.random(config.codes) < 0.5), 0.0, share).to(device)
     codes = torch.lerp(one.codes[first], one.codes[second], share[:, None])
     moved = one.moved[:, rows]
     return codes, torch.lerp(moved[first], moved[second], share[:, None, None])

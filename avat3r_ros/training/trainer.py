@@ -41,7 +41,7 @@ MAX_BAD_STEPS = 10
 """Steps in a row with a loss or gradient that is not finite before a run gives up."""
 
 _MAY_CHANGE = ("steps", "workers", "threads", "checkpoint_minutes", "evaluation_people",
-               "people_folder", "tensorboard")  # fmt: skip
+               "people_folder", "tensorboard", "device", "precision")  # fmt: skip
 """Settings that a resumed run may have otherwise."""
 
 PEOPLE_PER_SEED = 1_000_000
@@ -77,6 +77,9 @@ class TrainingConfig:
         checkpoint_minutes: Time between checkpoints.
         evaluation_people: Held-out people scored in the end; 0 scores none.
         threads: Threads of torch; None leaves them as they are.
+        device: Of torch; pictures on "cuda" need gsplat.
+        precision: Of the transformer blocks: "bfloat16" is faster where the device multiplies it
+            faster (GPUs); weights, positions and losses are float32 in any case.
         tensorboard: Also write TensorBoard events.
         step: What a step looks at.
         network: Configuration of the network; the preset's if None.
@@ -103,6 +106,8 @@ class TrainingConfig:
     checkpoint_minutes: float = 5.0
     evaluation_people: int = 8
     threads: int | None = None
+    device: str = "cpu"
+    precision: str = "float32"
     tensorboard: bool = False
     step: StepConfig = StepConfig()
     network: Avat3rConfig | None = None
@@ -123,6 +128,8 @@ class TrainingConfig:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
         if self.people and self.people < self.crowd_size:
             raise ValueError(f"expected 0 or at least crowd_size people, got {self.people}")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"expected precision float32 or bfloat16, got {self.precision!r}")
         for name in ("learning_rate", "output_rate", "clip_norm", "checkpoint_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} > 0, got {getattr(self, name)}")
@@ -184,6 +191,7 @@ def train(
             first_seed=TRAINING_SEEDS.start + config.seed * PEOPLE_PER_SEED % 90_000_000,
             workers=0 if template is not None else config.workers,
             template=template,
+            device=config.device,
         ) as crowd,
         _polite_end() as asked_to_end,
     ):
@@ -209,7 +217,8 @@ class _Run:
             if before.config != self.network.config:
                 raise ValueError(f"{config.start_from} holds weights of another network")
             self.network.load_state_dict(before.state_dict())
-        self.network.train()
+        self.network.block_dtype = getattr(torch, config.precision)
+        self.network.to(config.device).train()
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.network, config))
         self.average = {
             name: value.detach().clone() for name, value in self.network.state_dict().items()
@@ -293,7 +302,7 @@ class _Run:
 
     def load(self) -> None:
         """Continue from the checkpoint."""
-        state = torch.load(self.folder / CHECKPOINT, weights_only=True)
+        state = torch.load(self.folder / CHECKPOINT, weights_only=True, map_location="cpu")
         theirs, ours = json.loads(state["config"]), json.loads(json.dumps(self.config.to_json()))
         different = sorted(
             key for key in ours
@@ -303,14 +312,17 @@ class _Run:
             raise ValueError(f"{self.folder} holds a run with other settings of {different}")
         self.step = state["step"]
         self.network.load_state_dict(state["network"])
-        self.average = state["average"]
+        self.average = {
+            name: value.to(self.network.device) for name, value in state["average"].items()
+        }
         self.optimizer.load_state_dict(state["optimizer"])
         cut_log(self.folder, self.step)
 
     def finish(self) -> Path:
         """Write the averaged network and its scores."""
         self.network.load_state_dict(self.average)
-        self.network.eval()
+        self.network.to("cpu").eval()
+        self.network.block_dtype = torch.float32
         about: dict[str, Any] = {
             "training": self.config.to_json(),
             "steps": self.step,

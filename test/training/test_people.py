@@ -13,6 +13,7 @@ from avat3r_ros.training import crowd as crowd_module
 from avat3r_ros.training import people_files
 from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.curves import LOG, PICTURE, RunLog, cut_log, draw_curves, read_log
+from avat3r_ros.training.people import on_device
 from avat3r_ros.training.people_files import PeopleFolder
 from avat3r_ros.training.references import FaceNotFoundError, person_from_sample
 from avat3r_ros.training.steps import StepConfig, _blended_codes, _sampled_rows
@@ -143,3 +144,15 @@ def test_a_log_continues_after_a_checkpoint_and_is_drawn(tmp_path):
     draw_curves(tmp_path)
     assert (tmp_path / PICTURE).stat().st_size > 500
     draw_curves(tmp_path / "nothing")  # a run without a line yet
+
+
+def test_a_whole_person_changes_device(small_person):
+    there = on_device(small_person, "meta")
+    for value in (
+        there.points, there.views.images, there.views.cameras.intrinsics,
+        there.views.binding.triangle_ids, there.base.gaussians.means, there.base.barycentrics,
+        there.targets.masks,
+    ):  # fmt: skip
+        assert value.device.type == "meta"
+    assert there.base.moving_stop == small_person.base.moving_stop
+    assert there.motion is None

@@ -103,6 +103,24 @@ def test_training_starts_from_other_weights(crowd, template, tmp_path):
         train(dataclasses.replace(config, network=other), tmp_path / "third", template=template)
 
 
+def test_blocks_in_bfloat16_learn_the_same_up_to_its_rounding(crowd, template, tmp_path):
+    runs = {
+        precision: load_network(
+            train(
+                dataclasses.replace(CONFIG, precision=precision), tmp_path / precision,
+                template=template,
+            ),
+            template=template,
+        ).state_dict()
+        for precision in ("float32", "bfloat16")
+    }  # fmt: skip
+    exact, rounded = (runs[name]["upsampler.heads.position.weight"] for name in runs)
+    assert not torch.equal(exact, rounded)
+    assert torch.cosine_similarity(exact.flatten(), rounded.flatten(), dim=0) > 0.9
+    with pytest.raises(ValueError, match="float16"):
+        dataclasses.replace(CONFIG, precision="float16")
+
+
 def test_a_resumed_run_equals_a_straight_one(crowd, template, tmp_path):
     straight = train(CONFIG, tmp_path / "straight", template=template)
     train(CONFIG, tmp_path / "resumed", template=template, stop_after=3)
