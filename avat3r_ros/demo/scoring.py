@@ -153,6 +153,20 @@ def correlations(frames: Sequence[DemoFrame]) -> dict[str, float]:
     return scores
 
 
+def distinct_moments(codes: Float[np.ndarray, "n 52"], count: int) -> list[int]:
+    """Moments whose expressions differ most: the calmest, then always the farthest (k-farthest).
+
+    Returns:
+        At most `count` indices, ascending.
+    """
+    chosen = [int(np.linalg.norm(codes, axis=1).argmin())]
+    while len(chosen) < min(count, len(codes)):
+        distances = np.linalg.norm(codes[:, None] - codes[None, chosen], axis=-1).min(1)
+        distances[chosen] = -1.0
+        chosen.append(int(distances.argmax()))
+    return sorted(chosen)
+
+
 def pearson(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation coefficient; NaN where either series is constant or shorter than 3."""
     if len(a) < 3 or np.ptp(a) < 1e-6 or np.ptp(b) < 1e-6:

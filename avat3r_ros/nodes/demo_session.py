@@ -15,7 +15,13 @@ from avat3r_ros.animation import Animator
 from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.data.operator import SyntheticOperator
 from avat3r_ros.demo.report import write_contact_sheet, write_json, write_video
-from avat3r_ros.demo.scoring import DemoFrame, correlations, score_pictures, true_view
+from avat3r_ros.demo.scoring import (
+    DemoFrame,
+    correlations,
+    distinct_moments,
+    score_pictures,
+    true_view,
+)
 from avat3r_ros.model import Avat3r, preset
 from avat3r_ros.nodes.demo_recorder import DemoRecorder, Recording, camera_of, decode, listening
 from avat3r_ros.nodes.supervisor import NodeProcesses, telepresence_nodes
@@ -34,7 +40,7 @@ DRIVE_S, SMOKE_DRIVE_S = 26.0, 20.0
 """How long the operator performs; one pass through the script's single expressions takes 18 s."""
 
 NUM_SCORED, NUM_SHOWN = 32, 16
-"""Frames compared with the truth, and those on the contact sheet."""
+"""Frames compared with the truth, evenly spread; frames of different expressions on the sheet."""
 
 GOOD_CORRELATION = 0.8
 """Between a movement of the driver and the same one found again in the rendered frames."""
@@ -76,11 +82,13 @@ def run_demo(folder: pathlib.Path, *, smoke: bool = False) -> int:
     images = score_pictures(pictures, truths)
     following = correlations(frames)
 
+    shown = distinct_moments(np.stack([frame.true_code for frame in frames]), NUM_SHOWN)
+    shown = [frames[i] for i in shown]
     write_contact_sheet(
         folder / "contact_sheet.png",
         references,
-        spread(scored, NUM_SHOWN),
-        spread(truths, NUM_SHOWN),
+        shown,
+        [true_view(operator.head, frame, identity) for frame in shown],
         avatar,
     )
     pairs = [(frame.stamp_s, frame.driver, frame.rendered) for frame in frames]

@@ -11,6 +11,7 @@ from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.demo.scoring import (
     DemoFrame,
     correlations,
+    distinct_moments,
     pearson,
     score_pictures,
     true_camera,
@@ -93,6 +94,13 @@ def test_correlation_follows_movement_and_not_names(head):
         for f, g in zip(frames, frames[::-1], strict=True)
     ]
     assert correlations(swapped)["mouth opening"] < -0.9
+
+
+def test_the_sheet_shows_different_expressions_in_their_order():
+    smile, blink = arkit_code(mouthSmile=0.9), arkit_code(eyeBlink=1.0)
+    codes = np.stack([smile, *[0.01 * smile] * 20, blink, arkit_code(), 0.9 * blink, smile])
+    assert distinct_moments(codes, 3) == [0, 21, 22]
+    assert distinct_moments(codes[:2], 16) == [0, 1]
 
 
 def test_pearson_of_constants_is_nan():
