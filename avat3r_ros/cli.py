@@ -20,7 +20,8 @@ EXAMPLES = {
     "render": "avat3r render me.avat3r --codes codes.jsonl --camera orbit -o out.mp4\n"
     "  avat3r render me.avat3r --expression jawOpen=0.6 --camera 20,5,0.6 -o out.png",
     "telepresence": "avat3r telepresence --source synthetic\n"
-    "  avat3r telepresence --source /dev/video0 --avatar me.avat3r --stereo",
+    "  avat3r telepresence --source /dev/video0 --avatar me.avat3r --stereo\n"
+    "  avat3r telepresence --driver live_link_face --avatar me.avat3r",
     "latency": "avat3r latency -o out/latency\n"
     "  avat3r latency --avatar me.avat3r --seconds 60 -o out/latency",
     "export": "avat3r export me.avat3r --format ply -o me.ply",
@@ -169,6 +170,13 @@ def make_parser() -> argparse.ArgumentParser:
     telepresence.add_argument(
         "--source", default="synthetic", help="'synthetic', a camera (0, /dev/video0) or a video"
     )
+    telepresence.add_argument(
+        "--driver",
+        default="camera",
+        choices=("camera", "live_link_face", "osc", "recording"),
+        help="whose expressions: of the source's image, of UDP packets, or of --recording",
+    )
+    telepresence.add_argument("--recording", default="", help="codes that `avat3r track` wrote")
     telepresence.add_argument("--avatar", default="", help=".avat3r file; built live if absent")
     telepresence.add_argument("--size", type=int, default=512, help="render size in pixels")
     telepresence.add_argument("--stereo", action="store_true", help="render two eyes")

@@ -2,7 +2,8 @@
 
     ros2 launch avat3r telepresence.launch.py source:=/dev/video0 avatar:=/home/me/me.avat3r
 
-Without `avatar` the builder watches the operator and builds one. Topics: camera/image_raw,
+Without `avatar` the builder watches the operator and builds one; with another `driver` than the
+camera there is nobody to watch. Topics: camera/image_raw,
 expression, avatar, viewer_pose, rendered/image_raw (or rendered/left/..., rendered/right/...).
 """
 
@@ -11,7 +12,13 @@ import os
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration
+from launch.substitutions import (
+    AndSubstitution,
+    EnvironmentVariable,
+    EqualsSubstitution,
+    LaunchConfiguration,
+    NotSubstitution,
+)
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -28,6 +35,15 @@ def generate_launch_description():
             "source",
             default_value="synthetic",
             description="Camera (0, /dev/video0), video file, or 'synthetic'",
+        ),
+        DeclareLaunchArgument(
+            "driver",
+            default_value="camera",
+            choices=["camera", "live_link_face", "osc", "recording"],
+            description="Whose expressions: of the camera's image, of UDP packets, or of recording",
+        ),
+        DeclareLaunchArgument(
+            "recording", default_value="", description="Codes that `avat3r track` wrote"
         ),
         DeclareLaunchArgument(
             "avatar", default_value="", description=".avat3r file; empty: build from the camera"
@@ -94,6 +110,8 @@ def generate_launch_description():
         for topic in (*image_topics, "image_raw/video", "depth/image_raw")
     ]
 
+    seeing = EqualsSubstitution(LaunchConfiguration("driver"), "camera")
+
     nodes = [
         Node(
             executable="camera",
@@ -103,13 +121,27 @@ def generate_launch_description():
                 autostart,
             ],
             remappings=camera_topics,
-            condition=IfCondition(LaunchConfiguration("camera")),
+            condition=IfCondition(AndSubstitution(LaunchConfiguration("camera"), seeing)),
             **common,
         ),
         Node(
             executable="expression_tracker",
             parameters=[params_file, autostart],
             remappings=camera_topics,
+            condition=IfCondition(seeing),
+            **common,
+        ),
+        Node(
+            executable="expression_driver",
+            parameters=[
+                params_file,
+                {
+                    name: ParameterValue(LaunchConfiguration(name), value_type=str)
+                    for name in ("driver", "recording")
+                },
+                autostart,
+            ],
+            condition=IfCondition(NotSubstitution(seeing)),
             **common,
         ),
         Node(

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "avat3r_ros"
 CORE = {"types", "geometry", "expression", "rig", "native", "avatar_file", "model_files"}
 STAGES = {
     *("capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"),
-    "streaming",
+    *("streaming", "drivers"),
 }
 
 # room -> rooms of ours it may import (itself always allowed)

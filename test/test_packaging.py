@@ -14,7 +14,10 @@ import avat3r_ros
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MANIFEST = ET.parse(ROOT / "package.xml").getroot()
-NODES = {"avatar_builder", "avatar_renderer", "camera", "expression_tracker"}
+NODES = {
+    *("avatar_builder", "avatar_renderer", "camera"),
+    *("expression_driver", "expression_tracker"),
+}
 
 
 def test_versions_agree():

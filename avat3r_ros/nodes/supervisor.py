@@ -26,6 +26,9 @@ from avat3r_ros.nodes.status_line import watching
 STOP_STEPS = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
 """Ever firmer requests to end, each with the time it is given."""
 
+CAMERA_DRIVER = "camera"
+"""The driver that needs no other node than camera and tracker."""
+
 CLEAR_LINE = "\r\x1b[2K"
 
 CAMERA_TOPICS = {
@@ -59,6 +62,8 @@ class NodeCommand:
 def telepresence_nodes(
     *,
     source: str = "synthetic",
+    driver: str = CAMERA_DRIVER,
+    recording: str = "",
     avatar: str = "",
     size: int = 512,
     stereo: bool = False,
@@ -66,9 +71,13 @@ def telepresence_nodes(
 ) -> list[NodeCommand]:
     """The nodes of the telepresence graph, with what the launch file's arguments set."""
     start = {"autostart": autostart}
-    return [
+    seeing = [
         NodeCommand("camera", {"source": source} | start, CAMERA_TOPICS),
         NodeCommand("expression_tracker", start, CAMERA_TOPICS),
+    ]
+    told = [NodeCommand("expression_driver", {"driver": driver, "recording": recording} | start)]
+    return [
+        *(seeing if driver == CAMERA_DRIVER else told),
         NodeCommand("avatar_builder", {"avatar_path": avatar} | start, CAMERA_TOPICS),
         NodeCommand(
             "avatar_renderer",
@@ -203,13 +212,26 @@ def run_telepresence(args: argparse.Namespace) -> int:
     """Run the graph until Ctrl-C, SIGTERM, or until no node is left.
 
     Args:
-        args: source, avatar, size, stereo, namespace, params, as `avat3r telepresence` takes them.
+        args: source, driver, recording, avatar, size, stereo, namespace, params, as
+            `avat3r telepresence` takes them.
 
     Returns:
         0 when stopped by the user with all nodes alive, 1 when a node died before.
+
+    Raises:
+        ValueError: Arguments that do not fit each other.
     """
+    if args.driver != CAMERA_DRIVER and not args.avatar:
+        raise ValueError(f"expected --avatar with --driver {args.driver}: nobody is seen")
+    if (args.driver == "recording") != bool(args.recording):
+        raise ValueError("expected --recording FILE with --driver recording, and only with it")
     nodes = telepresence_nodes(
-        source=args.source, avatar=args.avatar or "", size=args.size, stereo=args.stereo
+        source=args.source,
+        driver=args.driver,
+        recording=os.path.abspath(args.recording) if args.recording else "",
+        avatar=args.avatar or "",
+        size=args.size,
+        stereo=args.stereo,
     )
     processes = NodeProcesses(args.params, args.namespace or "")
     died: dict[str, int] = {}

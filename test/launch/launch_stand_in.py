@@ -62,6 +62,31 @@ class ParameterValue:
         return value
 
 
+class EqualsSubstitution:
+    def __init__(self, left, right):
+        self.left, self.right = left, right
+
+    def perform(self, context):
+        return str(context.resolve(self.left) == context.resolve(self.right)).lower()
+
+
+class AndSubstitution:
+    def __init__(self, left, right):
+        self.left, self.right = left, right
+
+    def perform(self, context):
+        both = [context.resolve(side).lower() == "true" for side in (self.left, self.right)]
+        return str(all(both)).lower()
+
+
+class NotSubstitution:
+    def __init__(self, value):
+        self.value = value
+
+    def perform(self, context):
+        return str(context.resolve(self.value).lower() != "true").lower()
+
+
 class IfCondition:
     def __init__(self, expression):
         self.expression = expression
@@ -138,7 +163,10 @@ MODULES = {
     "launch": [LaunchDescription],
     "launch.actions": [DeclareLaunchArgument, SetEnvironmentVariable],
     "launch.conditions": [IfCondition],
-    "launch.substitutions": [LaunchConfiguration, EnvironmentVariable],
+    "launch.substitutions": [
+        *(LaunchConfiguration, EnvironmentVariable),
+        *(EqualsSubstitution, AndSubstitution, NotSubstitution),
+    ],
     "launch_ros": [],
     "launch_ros.actions": [Node],
     "launch_ros.parameter_descriptions": [ParameterValue],

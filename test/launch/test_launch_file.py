@@ -17,7 +17,7 @@ import launch_stand_in
 FILE = pathlib.Path(__file__).resolve().parents[2] / "launch" / "telepresence.launch.py"
 ARGUMENTS = {
     *("source", "avatar", "size", "stereo", "camera", "autostart", "namespace", "params_file"),
-    "rviz",
+    *("rviz", "driver", "recording"),
 }
 
 
@@ -44,6 +44,11 @@ def nodes(**arguments):
             {"source": "0", "avatar": "/tmp/1.avat3r", "size": 256, "stereo": True},
         ),
         ({"autostart": "false"}, {"autostart": False}),
+        ({"driver": "osc"}, {"driver": "osc"}),
+        (
+            {"driver": "recording", "recording": "/tmp/1.jsonl"},
+            {"driver": "recording", "recording": "/tmp/1.jsonl"},
+        ),
     ],
 )
 def test_the_launch_file_and_the_supervisor_start_the_same_nodes(arguments, options):
@@ -73,6 +78,14 @@ def test_namespace_and_parameter_file_reach_every_node():
 def test_camera_and_rviz_are_optional():
     assert "camera" not in nodes(camera="false")
     assert "rviz2" in nodes(rviz="true") and "rviz2" not in nodes()
+
+
+def test_another_driver_stands_in_for_camera_and_tracker():
+    for driver in ("live_link_face", "osc", "recording"):
+        started = nodes(driver=driver)
+        assert "expression_driver" in started
+        assert not {"camera", "expression_tracker"} & set(started)
+    assert "expression_driver" not in nodes()
 
 
 def test_wrong_choices_are_refused():
@@ -106,7 +119,7 @@ def test_the_real_launch_accepts_the_file():
     assert {a.name for a in description.get_launch_arguments()} == ARGUMENTS
     executables = [e.node_executable for e in description.entities if isinstance(e, Node)]
     names = [node.name for node in supervisor.telepresence_nodes()]
-    assert executables == [*names, "rviz2"]
+    assert executables == [*names[:2], "expression_driver", *names[2:], "rviz2"]
 
 
 def test_all_arguments_are_declared():

@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from avat3r_ros.nodes.avatar_builder import AvatarBuilderNode
 from avat3r_ros.nodes.avatar_renderer import AvatarRendererNode
 from avat3r_ros.nodes.camera import CameraNode
+from avat3r_ros.nodes.expression_driver import ExpressionDriverNode
 from avat3r_ros.nodes.expression_tracker import ExpressionTrackerNode
 from avat3r_ros.nodes.parameters import declare_parameters, descriptions, ranged, read_parameters
 
@@ -25,6 +26,7 @@ NODES = {
     "avatar_builder": AvatarBuilderNode,
     "avatar_renderer": AvatarRendererNode,
     "camera": CameraNode,
+    "expression_driver": ExpressionDriverNode,
     "expression_tracker": ExpressionTrackerNode,
 }
 
