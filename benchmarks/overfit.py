@@ -13,24 +13,20 @@ expressions of these people that it was trained on and in others that it was not
 import argparse
 import json
 import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from _machine import machine, print_machine
-from tqdm import tqdm
+from _short_training import motion, train_shortly
 
 from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.model import Avat3r, Avat3rConfig, preset
 from avat3r_ros.model.inputs import shown_patches
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.training.metrics import mean_distance_mm, moving_points
-from avat3r_ros.training.people import TrainingPerson, make_person
+from avat3r_ros.training.people import make_person
 from avat3r_ros.training.perturb import Perturbation
-from avat3r_ros.training.steps import StepConfig, step_loss
+from avat3r_ros.training.steps import StepConfig
 
 CONFIG = replace(
     preset("tiny"), image_size=128, motion_prior="none", condition_on_identity=False,
@@ -40,8 +36,6 @@ PAPER = replace(CONFIG, condition_on_reference_codes=False)
 STEP = StepConfig(points=1500, codes=4, views=4, perturbation=Perturbation(share=0.0))
 TRAINED, OTHERS = 8, 4
 """Expressions of each person that are trained on, and that are not."""
-
-RATE, WARMUP_STEPS = 1e-3, 30
 
 
 @dataclass(frozen=True)
@@ -81,45 +75,6 @@ def hearing(network: Avat3r, codes: torch.Tensor) -> float:
     return float((tokens - tokens.mean(0)).norm() / tokens.norm())
 
 
-def train_by_heart(network: Avat3r, people: Sequence[TrainingPerson], steps: int) -> float:
-    """Train on geometry, one person a step; returns processor seconds."""
-    known = [replace(one, codes=one.codes[:TRAINED], moved=one.moved[:TRAINED]) for one in people]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.0)
-    begun = time.process_time()
-    for step in tqdm(range(steps), leave=False):
-        rate = RATE * min(1.0, (step + 1) / WARMUP_STEPS) * (1 - 0.9 * step / steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rng = np.random.default_rng([0, step])
-        loss, _ = step_loss(network, [known[step % len(known)]], STEP, rng, with_pictures=False)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-    return time.process_time() - begun
-
-
-@torch.no_grad()
-def measured(
-    network: Avat3r, people: Sequence[TrainingPerson], rows: slice
-) -> tuple[float, float, float]:
-    """Millimetres of moving points, the same of a frozen face, and the gain."""
-    errors, frozen, along, whole = [], [], 0.0, 0.0
-    for one in people:
-        prefix = network.encode(one.views, base=one.base)
-        codes, truth = one.codes[rows], one.before + one.moved[rows]
-        means = network.decode_pixel_means(prefix, codes)[:, one.points]
-        still = prefix.base_means(codes[0])[None, one.points].expand_as(truth)
-        moving = moving_points(truth, one.before)
-        errors.append(float(mean_distance_mm(means, truth, moving)))
-        frozen.append(float(mean_distance_mm(still, truth, moving)))
-        # Displacements between expressions: a constant offset is no motion.
-        made, true = (values - values.mean(0) for values in (means, truth))
-        along += float((made * true).sum())
-        whole += float((true * true).sum())
-    return float(np.mean(errors)), float(np.mean(frozen)), along / whole
-
-
 def main() -> None:
     """Train all variants on the same people and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -138,6 +93,7 @@ def main() -> None:
             TRAINING_SEEDS.start + number, CONFIG, "exact", template, num_codes=TRAINED + OTHERS
         )
         people.append(replace(one, patches=shown_patches(one.views, CONFIG)))
+    known = [replace(one, codes=one.codes[:TRAINED], moved=one.moved[:TRAINED]) for one in people]
     table = {}
     print(
         f"{args.people} people, {args.steps} steps\n{'':52} heard  seconds  "
@@ -148,10 +104,9 @@ def main() -> None:
             continue
         network = started(variant, template)
         heard = hearing(network, people[0].codes)
-        seconds = train_by_heart(network.train(), people, args.steps)
-        network.eval()
-        trained = measured(network, people, slice(0, TRAINED))
-        others = measured(network, people, slice(TRAINED, None))
+        seconds = train_shortly(network, known, STEP, args.steps)
+        trained = motion(network, people, slice(0, TRAINED))
+        others = motion(network, people, slice(TRAINED, None))
         table[name] = {
             "heard": heard, "seconds": seconds, "trained_mm": trained[0],
             "trained_frozen_mm": trained[1], "trained_gain": trained[2], "others_mm": others[0],

@@ -97,6 +97,7 @@ def training_sample(
     num_photos: int = 4,
     num_codes: int = 4,
     cameras_per_code: int = 2,
+    one_expression: bool = False,
 ) -> TrainingSample:
     """Draw a person, photos and targets; the same arguments give the same sample.
 
@@ -107,6 +108,8 @@ def training_sample(
         num_photos: V.
         num_codes: Target expressions.
         cameras_per_code: Pictures of each target expression.
+        one_expression: All photos show the expression of the first (one time step, as from a
+            camera rig) instead of each its own; the rest of the sample is the same.
     """
     rng = np.random.default_rng([seed, 0x5A])
     head = SyntheticHead(seed, template)
@@ -115,6 +118,8 @@ def training_sample(
     for yaw, pitch in _farthest_directions(rng, num_photos):
         camera = _photo_camera(rng, yaw, pitch, focal, 2 * image_size)
         code = random_photo_code(rng)
+        if one_expression and photos:
+            code = photos[0].code
         photos.append(_photo(head.paint_portrait(camera, code), camera, code, rng))
     images, masks, intrinsics, poses, codes = [], [], [], [], []
     for _ in range(num_codes):

@@ -60,3 +60,13 @@ def test_random_codes_are_codes_of_faces():
     photos = np.stack([random_photo_code(rng) for _ in range(200)])
     assert photos[:, ARKIT_INDEX["eyeBlinkLeft"]].max() < 0.2
     assert photos.mean() < codes.mean()
+
+
+def test_photos_may_share_an_expression_and_nothing_else_changes(sample, template):
+    same = training_sample(11, template, **ARGUMENTS, one_expression=True)
+    for photo, own in zip(same.photos, sample.photos, strict=True):
+        assert np.array_equal(photo.code, sample.photos[0].code)
+        assert torch.equal(photo.camera.camera_from_head, own.camera.camera_from_head)
+    assert not np.array_equal(sample.photos[1].code, sample.photos[0].code)
+    assert torch.equal(same.targets.codes, sample.targets.codes)
+    assert torch.equal(same.targets.images, sample.targets.images)
