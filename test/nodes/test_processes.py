@@ -1,6 +1,5 @@
 """Nodes as processes of their own: killed and restarted while others run, and stopped together."""
 
-import argparse
 import io
 import os
 import re
@@ -19,6 +18,7 @@ from avat3r.msg import Expression
 from rclpy.qos import qos_profile_sensor_data as sensor
 from sensor_msgs.msg import Image
 
+from avat3r_ros import cli
 from avat3r_ros.nodes import paths, supervisor
 
 try:
@@ -112,9 +112,7 @@ def test_telepresence_reports_a_dead_node_and_stops_all_on_sigterm(tmp_path):
 
 
 def test_a_missing_parameter_file_is_named_before_anything_starts():
-    args = argparse.Namespace(
-        source="synthetic", avatar="", size=64, stereo=False, namespace="", params="/no/such.yaml"
-    )
+    args = cli.make_parser().parse_args(["telepresence", "--params", "/no/such.yaml"])
     with pytest.raises(FileNotFoundError, match="/no/such.yaml"):
         supervisor.run_telepresence(args)
 
