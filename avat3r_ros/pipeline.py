@@ -26,7 +26,7 @@ from avat3r_ros.capture.template_fit import (
 from avat3r_ros.model import Avat3r, build_avatar, load_network
 from avat3r_ros.priors.choice import TEMPLATE, PositionPrior
 from avat3r_ros.priors.features import FeatureExtractor
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import HeadTemplate, LandmarkBias
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.types import Avatar, FaceState, HeadCrops, ReferenceViews
 
@@ -193,7 +193,9 @@ def build_avatar_from_images(
         FaceObservation(face=face, width=image.shape[1], height=image.shape[0], focal_px=focal)
         for face, image, focal in zip(faces, images, focals, strict=True)
     ]
-    fit = fit_template(observations, template, mattes=mattes, images=images)
+    fit = fit_template(
+        observations, template, mattes=mattes, images=images, landmark_bias=LandmarkBias.load()
+    )
 
     step("mapping positions", 0.6)
     crops = crop_heads(list(images), mattes, fit, template, image_size)
@@ -257,6 +259,7 @@ def crop_targets(
             FaceObservation(face, photo.image.shape[1], photo.image.shape[0], photo.focal_px),
             identity,
             template,
+            landmark_bias=LandmarkBias.load(),
         )
         for photo, face in zip(photos, faces, strict=True)
     ]

@@ -33,7 +33,7 @@ from avat3r_ros.priors import depth
 from avat3r_ros.priors.choice import PositionPrior, position_prior
 from avat3r_ros.priors.depth_models import DepthEstimator
 from avat3r_ros.priors.networks import APACHE, Normalisation
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import HeadTemplate, LandmarkBias
 from avat3r_ros.types import FaceState, HeadCrops, ReferenceViews
 
 CROP_SIZE = 256
@@ -49,7 +49,13 @@ def fitted(
         FaceObservation(face, image.shape[1], image.shape[0], focal)
         for face, image in zip(faces, photos.images, strict=True)
     ]
-    return fit_template(observations, template, mattes=photos.mattes, images=photos.images)
+    return fit_template(
+        observations,
+        template,
+        mattes=photos.mattes,
+        images=photos.images,
+        landmark_bias=LandmarkBias.load(),
+    )
 
 
 def truth_on_crops(

@@ -41,7 +41,7 @@ from avat3r_ros.capture.matches import Matches
 from avat3r_ros.capture.outline import Outline
 from avat3r_ros.expression import ARKIT_52
 from avat3r_ros.geometry import intrinsics_matrix
-from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate
+from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate, LandmarkBias
 
 MAX_ITERATIONS = 40
 MIN_FACING = 0.15
@@ -101,7 +101,7 @@ class LandmarkProblem:
             raise ValueError(
                 f"expected an identity of {template.num_identity} values, got {identity.shape}"
             )
-        self.detected_px = detected_px
+        self.detected_px = self._as_detected_px = detected_px
         self.centers_px = centers_px
         self.tracker_codes = tracker_codes.astype(np.float64)
         self.camera_of = camera_of
@@ -169,6 +169,21 @@ class LandmarkProblem:
         return SurfacePoints(
             *(np.einsum("nk,...nkc->...nc", weights, base[..., corners, :]) for base in self._bases)
         )
+
+    def correct_landmarks(self, bias: LandmarkBias, state: FitState) -> None:
+        """Take the tracker's errors at the poses of a solution off the landmarks.
+
+        Args:
+            bias: The errors, by direction of the camera.
+            state: The solution, roughly right.
+        """
+        corrected = []
+        for view, detected in enumerate(self._as_detected_px):
+            rotation, translation = state.rotations[view], state.translations[view]
+            shifts = bias.shifts(rotation, translation) @ rotation[:2].T
+            focal = np.exp(state.log_focals[self.camera_of[view]])
+            corrected.append(detected - shifts * focal / translation[2])
+        self.detected_px = np.stack(corrected)
 
     def use_outlines(self, outlines: list[Outline]) -> None:
         """Let the next `solve` also bring the outline of each photo to its matte's edge."""
@@ -364,13 +379,8 @@ class LandmarkProblem:
             state.log_focals + step[num_identity : num_identity + num_groups],
         )
 
-    def solve(self, start: FitState | None = None) -> FitState:
-        """Minimise the cost (Levenberg-Marquardt with an active set).
-
-        Args:
-            start: An earlier solution; the PnP poses if None.
-        """
-        state = self.start if start is None else start
+    def solve(self, state: FitState) -> FitState:
+        """Minimise the cost from an earlier solution or `start` (damped, with an active set)."""
         cost, damping = self.cost(state), 1e-3
         for _ in range(MAX_ITERATIONS):
             matrix, gradient = self._normal_equations(state)

@@ -19,7 +19,7 @@ from avat3r_ros.capture.matches import MatchFinder
 from avat3r_ros.capture.outline import Outline, find_outline
 from avat3r_ros.expression import validate_code
 from avat3r_ros.geometry import intrinsics_matrix, pose_matrix
-from avat3r_ros.rig import CHIN_LANDMARK, NUM_LANDMARKS, HeadTemplate
+from avat3r_ros.rig import CHIN_LANDMARK, NUM_LANDMARKS, HeadTemplate, LandmarkBias
 from avat3r_ros.types import FaceState
 
 OUTLINE_ROUNDS = 4
@@ -86,6 +86,7 @@ def fit_template(
     mattes: Sequence[Float[np.ndarray, "_ _"]] | None = None,
     images: Sequence[UInt8[np.ndarray, "_ _ 3"]] | None = None,
     shared_focal: bool = True,
+    landmark_bias: LandmarkBias | None = None,
 ) -> TemplateFit:
     """Fit one person to all photos together.
 
@@ -98,6 +99,8 @@ def fit_template(
             together. Not done if None.
         shared_focal: Photos of equal size and unknown focal length come from one camera; False
             gives each photo its own.
+        landmark_bias: Known errors of the tracker that found the landmarks, taken off them; none
+            if None.
 
     Raises:
         ValueError: There is no observation, the head cannot lie in front of a camera, or mattes
@@ -114,7 +117,15 @@ def fit_template(
         raise ValueError(
             f"expected mattes of the photos' sizes {sizes}, got {[m.shape for m in mattes]}"
         )
-    return _solve(observations, template, shared_focal, identity=None, mattes=mattes, images=images)
+    return _solve(
+        observations,
+        template,
+        shared_focal,
+        identity=None,
+        mattes=mattes,
+        images=images,
+        landmark_bias=landmark_bias,
+    )
 
 
 def refit_pose(
@@ -122,6 +133,7 @@ def refit_pose(
     identity: Float[np.ndarray, "k"],
     template: HeadTemplate,
     focal: float | None = None,
+    landmark_bias: LandmarkBias | None = None,
 ) -> TemplateFit:
     """Find camera and expression of one more photo of a person who is already known.
 
@@ -131,6 +143,7 @@ def refit_pose(
         template: The head model.
         focal: Focal length in pixels of this photo; overrides the observation's. Estimated if
             neither is known.
+        landmark_bias: As for `fit_template`.
 
     Returns:
         A fit with one view.
@@ -139,7 +152,8 @@ def refit_pose(
         observation = FaceObservation(
             observation.face, observation.width, observation.height, float(focal)
         )
-    return _solve([observation], template, True, identity=np.asarray(identity))
+    identity = np.asarray(identity)
+    return _solve([observation], template, True, identity=identity, landmark_bias=landmark_bias)
 
 
 def _solve(
@@ -149,6 +163,7 @@ def _solve(
     identity: np.ndarray | None,
     mattes: Sequence[np.ndarray] | None = None,
     images: Sequence[np.ndarray] | None = None,
+    landmark_bias: LandmarkBias | None = None,
 ) -> TemplateFit:
     """Group the photos by camera, solve, and put the result into the agreed form."""
     cameras: list[object] = []
@@ -169,7 +184,11 @@ def _solve(
         image_sizes_px=[max(o.width, o.height) for o in first],
         identity=identity,
     )
-    state = problem.solve()
+    state = problem.start
+    for _ in range(1 if landmark_bias is None else 2):
+        if landmark_bias is not None:
+            problem.correct_landmarks(landmark_bias, state)
+        state = problem.solve(state)
     for _ in range(OUTLINE_ROUNDS if mattes is not None else 0):
         problem.use_outlines(_outlines(problem, state, template, mattes))
         state = problem.solve(state)

