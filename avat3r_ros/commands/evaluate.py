@@ -20,7 +20,7 @@ from avat3r_ros.pipeline import BuildResult, build_avatar_from_photos, crop_targ
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
-from avat3r_ros.training.evaluation import score_people
+from avat3r_ros.training.evaluation import PersonResult, score_people
 from avat3r_ros.training.metrics import psnr, ssim
 from avat3r_ros.training.people import TrainingPerson, make_person
 from avat3r_ros.training.people_files import PeopleFolder
@@ -57,13 +57,22 @@ def _on_people(args: argparse.Namespace) -> int:
     else:
         network = load_network(args.preset, template=template)
     started = time.process_time()
-    results = score_people(
-        network,
-        _held_out(args.people, network, args.people_folder, template),
-        template,
-        optimise_s=args.optimise_seconds,
-        num_pictures=args.pictures,
-    )
+    results: list[PersonResult] = []
+    try:
+        for result in score_people(
+            network,
+            _held_out(args.people, network, args.people_folder, template),
+            template,
+            optimise_s=args.optimise_seconds,
+            num_pictures=args.pictures,
+        ):
+            results.append(result)
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        logger.warning("stopped: the report is of the %d people so far", len(results))
+    if not results:
+        raise ValueError(f"no face was found in the photos of any of {args.people} people")
     about = {
         "weights": "untrained" if args.untrained else args.preset,
         "people": f"{len(results)} of the seeds 0 to {args.people - 1}, never trained on",

@@ -5,7 +5,7 @@ driver's picture, as in use.
 """
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +96,8 @@ def evaluate_network(
     """
     template = template or HeadTemplate.load()
     people = (make_person(seed, network.config, prior, template) for seed in seeds)
-    return summary(score_people(network, people, template, optimise_s=0.0)) | {"prior": prior}
+    results = list(score_people(network, people, template, optimise_s=0.0))
+    return summary(results) | {"prior": prior}
 
 
 def score_people(
@@ -106,8 +107,8 @@ def score_people(
     *,
     optimise_s: float = 0.0,
     num_pictures: int = 0,
-) -> list[PersonResult]:
-    """Score all methods on people.
+) -> Iterator[PersonResult]:
+    """Score all methods on people, one after the other.
 
     Args:
         network: In evaluation mode.
@@ -116,7 +117,7 @@ def score_people(
         optimise_s: Processor time per person of "optimised"; 0 leaves it out.
         num_pictures: Expressions of each person of which pictures are kept.
 
-    Returns:
+    Yields:
         Per person and method the mean of: `psnr` (dB), `ssim`, `perceptual`
         (`metrics.perceptual_distance`) inside the mask; `psnr_moved` where points that truly move
         are seen; `akd_px`, the distance of landmarks found in the rendering and in the true
@@ -128,12 +129,10 @@ def score_people(
         and of all).
     """
     with FaceTracker(smoothing=None, max_faces=1, running_mode="image", full_range=True) as tracker:
-        return [
-            score_person(
+        for one in tqdm(people, desc="evaluate", unit=" people"):
+            yield score_person(
                 network, one, template, tracker, optimise_s=optimise_s, num_pictures=num_pictures
             )
-            for one in tqdm(people, desc="evaluate", unit=" people")
-        ]
 
 
 @torch.no_grad()

@@ -136,22 +136,27 @@ def test_flicker_is_taken_over_the_whole_ramp(small_person):
     assert torch.allclose(seen[-1], small_person.codes[-1])
 
 
-def test_the_command_passes_over_people_without_a_face(small_person, tmp_path, monkeypatch, capsys):
+def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped(
+    small_person, tmp_path, monkeypatch, capsys
+):
     def make_person(seed, config, prior, template):
         if seed == 1:
             raise FaceNotFoundError("person 1: no face found in a photo")
+        if seed == 3:
+            raise KeyboardInterrupt
         return dataclasses.replace(small_person, seed=seed)
 
     monkeypatch.setattr(evaluate, "make_person", make_person)
     # At 32 x 32 pixels no tracker finds a face; what the tracker tells is tested above.
     monkeypatch.setattr(evaluate, "QUICK_OPTIMISE_S", 0.0)
+    monkeypatch.setattr(evaluate, "QUICK_PEOPLE", 6)
     command = ["evaluate", "--preset", "debug", "--untrained", "--quick", "--pictures", "1"]
     args = make_parser().parse_args([*command, "-o", str(tmp_path)])
     assert evaluate.run(args) == 0
     stored = json.loads((tmp_path / "scores.json").read_text())
     assert stored["scores"]["people"] == [0, 2]
     assert "optimised" not in stored["scores"]
-    assert str(stored["about"]["people"]).startswith("2 of the seeds 0 to 2")
+    assert str(stored["about"]["people"]).startswith("2 of the seeds 0 to 5")
     assert "report.html" in capsys.readouterr().out
 
 
