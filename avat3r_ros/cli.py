@@ -180,6 +180,11 @@ def make_parser() -> argparse.ArgumentParser:
     telepresence.add_argument("--avatar", default="", help=".avat3r file; built live if absent")
     telepresence.add_argument("--size", type=int, default=512, help="render size in pixels")
     telepresence.add_argument("--stereo", action="store_true", help="render two eyes")
+    telepresence.add_argument(
+        "--single-process",
+        action="store_true",
+        help="all nodes in one process, which hand images over by reference",
+    )
     telepresence.add_argument("--namespace", default="", help="ROS namespace of all nodes")
     telepresence.add_argument("--params", help="ROS parameter file used instead of the shipped one")
 
@@ -192,6 +197,11 @@ def make_parser() -> argparse.ArgumentParser:
     latency.add_argument("--seconds", type=float, default=40.0, help="how long to measure")
     latency.add_argument("--size", type=int, default=512, help="render size in pixels")
     latency.add_argument("--fps", type=float, default=30.0, help="of the operator's camera")
+    latency.add_argument(
+        "--single-process",
+        action="store_true",
+        help="all nodes in one process, which hand images over by reference",
+    )
     latency.add_argument("--params", help="ROS parameter file used instead of the shipped one")
     latency.add_argument("-o", "--output", default="out/latency", help="folder for the results")
 

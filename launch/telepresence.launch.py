@@ -67,6 +67,12 @@ def generate_launch_description():
             choices=["true", "false"],
             description="Nodes activate themselves; false leaves it to a lifecycle manager",
         ),
+        DeclareLaunchArgument(
+            "composition",
+            default_value="false",
+            choices=["true", "false"],
+            description="All nodes in one process, which hand images over by reference",
+        ),
         DeclareLaunchArgument("namespace", default_value="", description="Of all nodes"),
         DeclareLaunchArgument(
             "params_file",
@@ -111,61 +117,79 @@ def generate_launch_description():
     ]
 
     seeing = EqualsSubstitution(LaunchConfiguration("driver"), "camera")
+    seen_by_us = AndSubstitution(LaunchConfiguration("camera"), seeing)
+    together = LaunchConfiguration("composition")
+    apart = NotSubstitution(together)
+    camera_parameters = {"source": ParameterValue(LaunchConfiguration("source"), value_type=str)}
+    driver_parameters = {
+        name: ParameterValue(LaunchConfiguration(name), value_type=str)
+        for name in ("driver", "recording")
+    }
+    builder_parameters = {
+        "avatar_path": ParameterValue(LaunchConfiguration("avatar"), value_type=str)
+    }
+    renderer_parameters = {
+        "view.width": size,
+        "view.height": size,
+        "view.stereo": ParameterValue(LaunchConfiguration("stereo"), value_type=bool),
+    }
 
     nodes = [
         Node(
             executable="camera",
-            parameters=[
-                params_file,
-                {"source": ParameterValue(LaunchConfiguration("source"), value_type=str)},
-                autostart,
-            ],
+            parameters=[params_file, camera_parameters, autostart],
             remappings=camera_topics,
-            condition=IfCondition(AndSubstitution(LaunchConfiguration("camera"), seeing)),
+            condition=IfCondition(AndSubstitution(apart, seen_by_us)),
             **common,
         ),
         Node(
             executable="expression_tracker",
             parameters=[params_file, autostart],
             remappings=camera_topics,
-            condition=IfCondition(seeing),
+            condition=IfCondition(AndSubstitution(apart, seeing)),
             **common,
         ),
         Node(
             executable="expression_driver",
-            parameters=[
-                params_file,
-                {
-                    name: ParameterValue(LaunchConfiguration(name), value_type=str)
-                    for name in ("driver", "recording")
-                },
-                autostart,
-            ],
-            condition=IfCondition(NotSubstitution(seeing)),
+            parameters=[params_file, driver_parameters, autostart],
+            condition=IfCondition(AndSubstitution(apart, NotSubstitution(seeing))),
             **common,
         ),
         Node(
             executable="avatar_builder",
-            parameters=[
-                params_file,
-                {"avatar_path": ParameterValue(LaunchConfiguration("avatar"), value_type=str)},
-                autostart,
-            ],
+            parameters=[params_file, builder_parameters, autostart],
             remappings=camera_topics,
+            condition=IfCondition(apart),
             **common,
         ),
         Node(
             executable="avatar_renderer",
+            parameters=[params_file, renderer_parameters, autostart],
+            remappings=rendered_topics,
+            condition=IfCondition(apart),
+            **common,
+        ),
+        # One process: parameters reach all its nodes, each remapping names its node.
+        Node(
+            executable="telepresence",
+            arguments=["--driver", LaunchConfiguration("driver"), "--camera", seen_by_us],
             parameters=[
                 params_file,
-                {
-                    "view.width": size,
-                    "view.height": size,
-                    "view.stereo": ParameterValue(LaunchConfiguration("stereo"), value_type=bool),
-                },
+                camera_parameters,
+                driver_parameters,
+                builder_parameters,
+                renderer_parameters,
                 autostart,
             ],
-            remappings=rendered_topics,
+            remappings=[
+                *(
+                    (f"{node}:{topic}", target)
+                    for node in ("camera", "expression_tracker", "avatar_builder")
+                    for topic, target in camera_topics
+                ),
+                *((f"avatar_renderer:{topic}", target) for topic, target in rendered_topics),
+            ],
+            condition=IfCondition(together),
             **common,
         ),
         Node(

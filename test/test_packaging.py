@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 MANIFEST = ET.parse(ROOT / "package.xml").getroot()
 NODES = {
     *("avatar_builder", "avatar_renderer", "camera"),
-    *("expression_driver", "expression_tracker"),
+    *("expression_driver", "expression_tracker", "telepresence"),
 }
 
 
@@ -70,7 +70,7 @@ def test_every_interface_file_is_generated():
 
 def test_every_node_has_an_executable_and_a_main():
     cmake = (ROOT / "CMakeLists.txt").read_text()
-    assert set(re.search(r"foreach\(node ([\w ]+)\)", cmake)[1].split()) == NODES
+    assert set(re.search(r"foreach\(node ([\w\s]+)\)", cmake)[1].split()) == NODES
     for node in NODES:
         source = ast.parse((ROOT / "avat3r_ros" / "nodes" / f"{node}.py").read_text())
         assert any(isinstance(n, ast.FunctionDef) and n.name == "main" for n in source.body)

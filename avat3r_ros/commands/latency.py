@@ -21,12 +21,14 @@ def run(args: argparse.Namespace) -> int:
         size=args.size,
         fps=args.fps,
         params=args.params,
+        single_process=args.single_process,
     )
     print(f"{report['changes']} changes, {report['changes_missed']} never seen")
     rows = {
         "glass to glass (half of the change)": report["glass_to_glass_ms"],
         "glass to glass (first sign)": report["first_sign_ms"],
         "stamp to display": report["stamp_to_display_ms"],
+        "image in to image out": report["image_in_to_image_out_ms"],
         **{f"  {way}": values for way, values in report["ways_ms"].items()},
     }
     print(f"{'milliseconds':<38}{'p50':>8}{'p95':>8}{'p99':>8}")

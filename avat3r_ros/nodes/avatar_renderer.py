@@ -198,17 +198,21 @@ class AvatarRendererNode(ManagedNode):
             self._report,
         )
         self._display.show(self._placeholder("no avatar yet"))
-        self._codes = self.create_subscription(
-            Expression,
-            "expression",
-            self._on_expression,
-            expression_request(self._config.driver_lease_s),
-            event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
-        )
         self._subscriptions_made = [
-            self._codes,
-            self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED),
+            self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED)
         ]
+        self._codes = None
+        if self.local.carries("expression"):
+            self.local.listen("expression", self._on_local_expression)
+        else:
+            self._codes = self.create_subscription(
+                Expression,
+                "expression",
+                self._on_expression,
+                expression_request(self._config.driver_lease_s),
+                event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
+            )
+            self._subscriptions_made.append(self._codes)
         self._enable_service = self.create_service(SetBool, "~/enable", self._on_enable)
 
     def make_renderer(self) -> FrameRenderer:
@@ -236,6 +240,7 @@ class AvatarRendererNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Remove the interface and forget the avatar."""
+        self.local.leave("expression", self._on_local_expression)
         self._frames.close()
         self._viewer.close()
         if self._passthrough is not None:
@@ -265,13 +270,17 @@ class AvatarRendererNode(ManagedNode):
             text += f", reprojected to {facts['reprojected_hz']:.0f}"
         if facts["render_scale"] < 1:
             text += f", resolution {facts['render_scale']:.0%}"
-        if (drivers := self._codes.get_publisher_count()) > 1:
+        drivers = 0 if self._codes is None else self._codes.get_publisher_count()
+        if drivers > 1:
             level, text = DiagnosticStatus.WARN, f"{text}, {drivers} publishers of expressions"
         return level, text + (f": {scene.text}" if scene.text else "")
 
     # Callbacks: they only put things down for the threads
 
-    def _on_expression(self, msg: Expression, info: dict) -> None:
+    def _on_local_expression(self, msg: Expression) -> None:
+        self._on_expression(msg, None)
+
+    def _on_expression(self, msg: Expression, info: dict | None) -> None:
         times = arrived(stamp_s_from_msg(msg.header.stamp), info)
         self._expressions.put((msg, time.monotonic(), times))
 

@@ -17,6 +17,7 @@ from std_msgs.msg import Header
 from avat3r_ros.data.operator import OperatorTruth
 from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.nodes.conversions import camera_info_from_camera, expression_from_face
+from avat3r_ros.nodes.hand_over import LocalImage
 from avat3r_ros.nodes.images import compressed_from_image, msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.parameters import ranged
@@ -127,7 +128,9 @@ class CameraNode(ManagedNode):
                 self._problem = ""
             with self.times.measure("publish"):
                 header = Header(stamp=self.get_clock().now().to_msg(), frame_id=config.frame_id)
-                self._image.publish(msg_from_image(image, "rgb8", header))
+                self.local.give("image_raw", LocalImage(image, header))
+                if self._image.get_subscription_count():
+                    self._image.publish(msg_from_image(image, "rgb8", header))
                 self._publish_info(source, image.shape[1], image.shape[0], header)
                 if config.publish_truth and isinstance(source, Synthetic):
                     self._truth.publish(expression_from_truth(source.truth, header))
@@ -146,6 +149,7 @@ class CameraNode(ManagedNode):
         else:
             camera = Camera(torch.as_tensor(intrinsics), torch.eye(4), width, height)
             info = camera_info_from_camera(camera, header)
+        self.local.give("camera_info", info)
         self._info.publish(info)
 
 

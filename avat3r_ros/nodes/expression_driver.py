@@ -231,7 +231,9 @@ class ExpressionDriverNode(ManagedNode):
     def _publish(self, face: FaceState, source: str) -> None:
         frame_id = self._config.frame_id or source
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=frame_id)
-        self._publisher.publish(expression_from_face(face, header))
+        expression = expression_from_face(face, header)
+        self.local.give("expression", expression)
+        self._publisher.publish(expression)
         self._heard_s = time.monotonic()
 
 

@@ -23,6 +23,7 @@ from avat3r_ros.nodes.conversions import (
     stamp_s_from_msg,
 )
 from avat3r_ros.nodes.frame_times import FrameTimes
+from avat3r_ros.nodes.hand_over import LocalImage
 from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode, run
@@ -85,16 +86,19 @@ class ExpressionTrackerNode(ManagedNode):
         self._publisher = self.create_lifecycle_publisher(
             Expression, "expression", EXPRESSION_OFFER
         )
-        topic, kind = ("image_raw", Image)
+        image = ("image_raw", Image)
         if config.compressed:
-            topic, kind = ("image_raw/compressed", CompressedImage)
+            image = ("image_raw/compressed", CompressedImage)
         newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscriptions_made = [
-            self.create_subscription(kind, topic, self._on_image, newest_only),
-            self.create_subscription(
-                CameraInfo, "camera_info", self._on_info, qos_profile_sensor_data
-            ),
-        ]
+        self._subscriptions_made = []
+        for topic, kind, take, qos in (
+            (*image, self._on_image, newest_only),
+            ("camera_info", CameraInfo, self._on_info, qos_profile_sensor_data),
+        ):
+            if self.local.carries(topic):
+                self.local.listen(topic, take)
+            else:
+                self._subscriptions_made.append(self.create_subscription(kind, topic, take, qos))
         self._services_made = [
             self.create_service(Trigger, "~/calibrate", self._on_calibrate),
             self.create_service(SetBool, "~/enable", self._on_enable),
@@ -117,6 +121,8 @@ class ExpressionTrackerNode(ManagedNode):
         """Free the tracker and the interface."""
         self._tracker.close()
         self.destroy_lifecycle_publisher(self._publisher)
+        self.local.leave("image_raw", self._on_image)
+        self.local.leave("camera_info", self._on_info)
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         for service in self._services_made:
@@ -136,7 +142,7 @@ class ExpressionTrackerNode(ManagedNode):
             return DiagnosticStatus.WARN, self._problem
         return DiagnosticStatus.OK, f"tracking at {self.times.rate_hz('track'):.0f} images/s"
 
-    def _on_image(self, msg: Image | CompressedImage) -> None:
+    def _on_image(self, msg: Image | CompressedImage | LocalImage) -> None:
         if self.is_active and self._enabled:
             self._images.put(msg)
 
@@ -170,7 +176,9 @@ class ExpressionTrackerNode(ManagedNode):
                 continue
             try:
                 with self.times.measure("decode"):
-                    if isinstance(msg, CompressedImage):
+                    if isinstance(msg, LocalImage):
+                        image = msg.pixels
+                    elif isinstance(msg, CompressedImage):
                         image = image_from_compressed(msg)
                     else:
                         image = image_from_msg(msg)
@@ -180,7 +188,9 @@ class ExpressionTrackerNode(ManagedNode):
                 self.refuse("image", error)
                 continue
             self._problem = "" if face.detected else "no face in the image"
-            self._publisher.publish(expression_from_face(face, msg.header))
+            expression = expression_from_face(face, msg.header)
+            self.local.give("expression", expression)
+            self._publisher.publish(expression)
             if face.detected and self._transforms is not None:
                 self._transforms.send_face(face, msg.header, f"face_{self._config.face_id}")
             self._record_age(face.stamp_s)

@@ -61,9 +61,12 @@ def arrived(captured_s: float, info: dict | None) -> FrameTimes:
 
     Args:
         captured_s: Its header's stamp.
-        info: The middleware's message info; None for a code handed over inside the process.
+        info: The middleware's message info; None for a code handed over inside the process, which
+            takes no time.
     """
-    sent_ns = info.get("source_timestamp", 0) if info else 0
+    if info is None:
+        return FrameTimes(captured_s=captured_s).now("tracked").now("received")
+    sent_ns = info.get("source_timestamp", 0)
     tracked_s = 1e-9 * sent_ns if sent_ns > 0 else np.nan
     return FrameTimes(captured_s=captured_s, tracked_s=tracked_s).now("received")
 

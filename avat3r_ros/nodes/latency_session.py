@@ -33,7 +33,12 @@ from avat3r_ros.nodes.conversions import stamp_s_from_msg
 from avat3r_ros.nodes.flashing import changes_between, is_open, settled
 from avat3r_ros.nodes.frame_times import MAX_SANE_S, FrameTimes, frame_times_from_msg
 from avat3r_ros.nodes.images import image_from_msg
-from avat3r_ros.nodes.supervisor import NodeProcesses, listen_as_nodes_do, telepresence_nodes
+from avat3r_ros.nodes.supervisor import (
+    NodeProcesses,
+    in_one_process,
+    listen_as_nodes_do,
+    telepresence_nodes,
+)
 from avat3r_ros.pictures import write_png
 
 SEED = 0
@@ -164,6 +169,7 @@ def run_latency(
     size: int = 512,
     fps: float = 30.0,
     params: str | None = None,
+    single_process: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict:
     """Measure, and write `latency.json` and `latency.png` into `folder`.
@@ -175,6 +181,7 @@ def run_latency(
         size: Side of the rendered image, pixels.
         fps: Of the operator's camera.
         params: ROS parameter file; the shipped one if None.
+        single_process: All nodes in one process instead of one for each.
         say: Gets lines about the progress.
 
     Returns:
@@ -193,19 +200,25 @@ def run_latency(
             avatar = operators_avatar(pathlib.Path(scratch))
         processes = NodeProcesses(params)
         nodes = telepresence_nodes(source="flashing", avatar=avatar, size=size)
-        own = {"camera": {"fps": fps, "seed": SEED}}
+        own = {"fps": fps, "seed": SEED}
+        nodes[0] = replace(nodes[0], parameters={**nodes[0].parameters, **own})  # the camera
+        if single_process:
+            nodes = in_one_process(nodes)
         try:
             for node in nodes:
-                merged = {**node.parameters, **own.get(node.name, {})}
-                processes.start(replace(node, parameters=merged))
+                processes.start(node)
             frames, times = _watch(processes, seconds, say)
         finally:
             processes.stop()
     report = make_report(frames, times)
     report["machine"] = {"platform": platform.platform(), "processor": _processor()}
-    report["settings"] = {"size": size, "camera_fps": fps, "seconds": seconds}
+    report["settings"] = {
+        **{"size": size, "camera_fps": fps, "seconds": seconds},
+        "single_process": single_process,
+    }
     (folder / "latency.json").write_text(json.dumps(report, indent=2) + "\n")
-    write_png(_picture(frames, times), folder / "latency.png")
+    where = "one process" if single_process else "separate processes over DDS"
+    write_png(_picture(frames, times, where), folder / "latency.png")
     return report
 
 
@@ -219,6 +232,7 @@ def make_report(frames: list[Displayed], times: list[FrameTimes]) -> dict:
         "glass_to_glass_ms": _percentiles(half),
         "first_sign_ms": _percentiles(first),
         "stamp_to_display_ms": _percentiles(_stamp_ages(frames)),
+        "image_in_to_image_out_ms": _percentiles(_ways(times).get("captured to published", [])),
         "ways_ms": {way: _percentiles(values) for way, values in _ways(times).items()},
         "changes": len(half) + missed,
         "changes_missed": missed,
@@ -299,7 +313,7 @@ def _percentiles(values_s: list[float]) -> dict[str, float]:
     }
 
 
-def _picture(frames: list[Displayed], times: list[FrameTimes]) -> np.ndarray:
+def _picture(frames: list[Displayed], times: list[FrameTimes], where: str) -> np.ndarray:
     progress = progress_of_change(frames)
     ways = _ways(times)
     series = {
@@ -314,7 +328,7 @@ def _picture(frames: list[Displayed], times: list[FrameTimes]) -> np.ndarray:
         ],
     }
     scaled = {name: 1e3 * np.asarray(values) for name, values in series.items()}
-    return histogram_picture(scaled, "avat3r latency: separate processes over DDS", "ms")
+    return histogram_picture(scaled, f"avat3r latency: {where}", "ms")
 
 
 def _processor() -> str:

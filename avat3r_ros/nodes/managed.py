@@ -22,6 +22,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from avat3r_ros.nodes.diagnostics import Refusals, StageTimes, diagnostic_array
+from avat3r_ros.nodes.hand_over import NOTHING, HandOver
 from avat3r_ros.nodes.parameters import declare_parameters, read_parameters
 
 EXPECTED_ERRORS = (ValueError, OSError, RuntimeError)
@@ -43,16 +44,21 @@ class ManagedNode(LifecycleNode):
         name: Default node name.
         configs: Prefix -> dataclass whose fields become parameters; the prefix of the node's own
             config is "".
+        local: What is handed over to other nodes of this process.
         **options: Passed to rclpy's node.
 
     Attributes:
+        local: As given.
         times: Latency per stage.
         refusals: Refused messages.
         failed: A worker thread died of an unexpected error; the process should end with status 1.
     """
 
-    def __init__(self, name: str, configs: dict[str, type], **options: object) -> None:
+    def __init__(
+        self, name: str, configs: dict[str, type], *, local: HandOver = NOTHING, **options: object
+    ) -> None:
         super().__init__(name, **options)
+        self.local = local
         self.times = StageTimes()
         self.refusals = Refusals()
         self.failed = False

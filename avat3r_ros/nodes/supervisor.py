@@ -52,11 +52,13 @@ class NodeCommand:
         name: Executable in lib/avat3r, and the node's name.
         parameters: Override the parameter file.
         remappings: Topic -> topic.
+        arguments: Of the executable.
     """
 
     name: str
     parameters: Mapping[str, object] = field(default_factory=dict)
     remappings: Mapping[str, str] = field(default_factory=dict)
+    arguments: Sequence[str] = ()
 
 
 def telepresence_nodes(
@@ -87,11 +89,30 @@ def telepresence_nodes(
     ]
 
 
+def in_one_process(nodes: Sequence[NodeCommand]) -> list[NodeCommand]:
+    """The same graph as a single process; see telepresence.py.
+
+    Parameters reach every node of the process, and those that do not declare them pass them over;
+    each remapping is one node's own.
+    """
+    names = [node.name for node in nodes]
+    parameters = {key: value for node in nodes for key, value in node.parameters.items()}
+    remappings = {
+        f"{node.name}:{topic}": target
+        for node in nodes
+        for topic, target in node.remappings.items()
+    }
+    arguments = ["--driver", str(parameters.get("driver", CAMERA_DRIVER))]
+    arguments += ["--camera", str("camera" in names).lower()]
+    return [NodeCommand("telepresence", parameters, remappings, arguments)]
+
+
 def command_line(
     node: NodeCommand, params_file: str | Path, namespace: str, folder: str | Path
 ) -> list[str]:
     """Arguments that start a node; its own parameters go into a file in `folder`."""
-    words = [str(executable(node.name)), "--ros-args", "--params-file", str(params_file)]
+    words = [str(executable(node.name)), *node.arguments]
+    words += ["--ros-args", "--params-file", str(params_file)]
     if node.parameters:
         own = Path(folder) / f"{node.name}.yaml"
         own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(node.parameters)}}))
@@ -212,8 +233,8 @@ def run_telepresence(args: argparse.Namespace) -> int:
     """Run the graph until Ctrl-C, SIGTERM, or until no node is left.
 
     Args:
-        args: source, driver, recording, avatar, size, stereo, namespace, params, as
-            `avat3r telepresence` takes them.
+        args: source, driver, recording, avatar, size, stereo, single_process, namespace, params,
+            as `avat3r telepresence` takes them.
 
     Returns:
         0 when stopped by the user with all nodes alive, 1 when a node died before.
@@ -233,6 +254,8 @@ def run_telepresence(args: argparse.Namespace) -> int:
         size=args.size,
         stereo=args.stereo,
     )
+    if args.single_process:
+        nodes = in_one_process(nodes)
     processes = NodeProcesses(args.params, args.namespace or "")
     died: dict[str, int] = {}
     with _stop_requests() as stop:

@@ -150,6 +150,7 @@ class Node(Action):
                 parameter_files=files,
                 parameters=values,
                 remappings=dict(self.options.get("remappings", [])),
+                arguments=context.resolve(self.options.get("arguments", [])),
             )
         )
 

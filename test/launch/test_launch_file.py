@@ -17,7 +17,7 @@ import launch_stand_in
 FILE = pathlib.Path(__file__).resolve().parents[2] / "launch" / "telepresence.launch.py"
 ARGUMENTS = {
     *("source", "avatar", "size", "stereo", "camera", "autostart", "namespace", "params_file"),
-    *("rviz", "driver", "recording"),
+    *("rviz", "driver", "recording", "composition"),
 }
 
 
@@ -88,6 +88,20 @@ def test_another_driver_stands_in_for_camera_and_tracker():
     assert "expression_driver" not in nodes()
 
 
+@pytest.mark.parametrize("driver", ["camera", "osc"])
+def test_one_process_is_the_same_graph(driver):
+    launched = nodes(driver=driver, size="64", composition="true")
+    assert list(launched) == ["telepresence"]
+    twin = launched["telepresence"]
+    (node,) = supervisor.in_one_process(supervisor.telepresence_nodes(driver=driver, size=64))
+    assert twin.arguments == list(node.arguments)
+    assert set(node.remappings.items()) <= set(twin.remappings.items())
+    assert set(node.parameters.items()) <= set(twin.parameters.items())
+    if driver == "camera":
+        assert twin.remappings == dict(node.remappings)
+    assert nodes(camera="false", composition="true")["telepresence"].arguments[-1] == "false"
+
+
 def test_wrong_choices_are_refused():
     with pytest.raises(RuntimeError, match="stereo:=maybe"):
         nodes(stereo="maybe")
@@ -119,7 +133,7 @@ def test_the_real_launch_accepts_the_file():
     assert {a.name for a in description.get_launch_arguments()} == ARGUMENTS
     executables = [e.node_executable for e in description.entities if isinstance(e, Node)]
     names = [node.name for node in supervisor.telepresence_nodes()]
-    assert executables == [*names[:2], "expression_driver", *names[2:], "rviz2"]
+    assert executables == [*names[:2], "expression_driver", *names[2:], "telepresence", "rviz2"]
 
 
 def test_all_arguments_are_declared():

@@ -146,3 +146,20 @@ def children(parent):
         except OSError:
             continue
     return found
+
+
+def test_all_nodes_in_one_process(graph, processes, face_video):
+    """Their topics are where those of separate processes are, and they end when asked."""
+    (together,) = supervisor.in_one_process(
+        supervisor.telepresence_nodes(source=face_video, size=64)
+    )
+    expressions = graph.listen(Expression, "expression", sensor)
+    rendered = graph.listen(Image, "rendered/image_raw", sensor)
+    images = graph.listen(Image, "camera/image_raw", sensor)
+    processes.start(together)
+    graph.until(lambda: expressions and rendered and images, processes._output.getvalue, START_S)
+    assert expressions[-1].detected and rendered[0].width == 64
+    processes.stop()
+    output = processes._output.getvalue()
+    assert processes.ended() == {"telepresence": 0}, output
+    assert "Traceback" not in output, output
