@@ -16,6 +16,7 @@ from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses, pixel_centers, transform_points, unproject_pixels
 from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.pixel_choice import misread_pixels, teeth_color
 from avat3r_ros.model.rig_motion import BaseGuess, facing_quats_wxyz
 from avat3r_ros.model.template_fill import (
     TemplateGaussians,
@@ -67,6 +68,9 @@ def build_base_guess(
     if config.motion_prior == "template" and template is None:
         raise ValueError("motion_prior='template' needs the head template, got None")
     keep = (views.confidence > config.confidence_threshold) & (views.masks > MIN_MASK)
+    if config.motion_prior == "template":
+        assert template is not None
+        keep &= ~misread_pixels(views, template)
     pixels = keep.flatten().nonzero()[:, 0]
     if not len(pixels):
         raise ValueError(
@@ -124,7 +128,14 @@ def build_base_guess(
     # Only pixels that are safely inside the matte lend their colour to surfaces nobody sees.
     inside = (views.masks.flatten()[pixels] > 0.95) & on_template
     fill = fill_unseen_surfaces(
-        views, template, seen, triangle_ids, barycentrics, inside, float(footprints.median())
+        views,
+        template,
+        seen,
+        triangle_ids,
+        barycentrics,
+        inside,
+        float(footprints.median()),
+        teeth_color(views, template),
     )
     folds = unfolding_triangles(template, views.identity.float())
     return _assemble(

@@ -21,14 +21,14 @@ REST_WEIGHT = 1e-4
 
 INTERIOR_COLORS = {
     "teeth": (0.88, 0.84, 0.76),
-    "tongue": (0.74, 0.40, 0.40),
-    "inner_mouth": (0.48, 0.20, 0.20),
+    "tongue": (0.62, 0.32, 0.31),
+    "inner_mouth": (0.42, 0.17, 0.17),
     "eye": (0.86, 0.84, 0.82),
     "eye_sockets": (0.36, 0.22, 0.20),
 }
 """sRGB under full light (ours, by eye)."""
 
-INTERIOR_LIGHT_DEPTH_M = 0.05
+INTERIOR_LIGHT_DEPTH_M = 0.03
 """Behind the front teeth, light falls by 1/e over this depth."""
 
 DARKEST_INTERIOR = 0.12
@@ -76,6 +76,7 @@ def fill_colors(
     inside: Tensor,
     faces: Tensor,
     weights: Tensor,
+    teeth_color: Float[Tensor, "3"] | None = None,
 ) -> Float[Tensor, "n 3"]:
     """Colour template Gaussians.
 
@@ -89,6 +90,7 @@ def fill_colors(
         inside: Which of them may lend their colour.
         faces: Triangles of the points to colour.
         weights: Their barycentrics.
+        teeth_color: Of the front teeth; None takes the usual one in the photos' light.
     """
     on_skin = inside & (group[pixel_triangles.clamp(min=0)] == SKIN)
     if not bool(on_skin.any()):
@@ -106,6 +108,8 @@ def fill_colors(
         (SOCKET, "eye_sockets"),
     ):
         colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
+    if teeth_color is not None:
+        colors[group[faces] == TEETH] = teeth_color
     interior = (group[faces] == TEETH) | (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
     if bool(interior.any()):
         depth = surface_points(neutral, template, faces, weights)[:, 2]

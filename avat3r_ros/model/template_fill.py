@@ -63,6 +63,10 @@ FILL_SIGMA = 0.62
 LID_SIGMA = 1.0
 """The same on unfolding lids: bright eyes shine through the smallest gap."""
 
+EYE_SURROUNDINGS_M, LID_BRIGHTNESS, LID_SATURATION = 0.03, 0.85, 0.8
+"""Pixels this near to the middle of an eye that are darker or greyer than these shares of the face
+are lashes, the white of the eye or, as a fit is off by millimetres, the brow."""
+
 FILL_OPACITY = 0.97
 FLATNESS = 0.2
 HULL_MARGIN_PX = 1
@@ -100,6 +104,7 @@ def fill_unseen_surfaces(
     barycentrics: Float[Tensor, "p 3"],
     inside: Bool[Tensor, "p"],
     footprint_m: float,
+    teeth: Float[Tensor, "3"] | None = None,
 ) -> TemplateGaussians:
     """Spread Gaussians over what the references do not show.
 
@@ -111,6 +116,7 @@ def fill_unseen_surfaces(
         barycentrics: Their places on the triangles.
         inside: Pixels on the template whose colour is certainly the head's.
         footprint_m: Side of a reference pixel on the head.
+        teeth: Colour of the front teeth, if known.
     """
     codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
     opened = torch.from_numpy(arkit_code(**OPENED_FACE))
@@ -142,10 +148,9 @@ def fill_unseen_surfaces(
         torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1), dim=-1
     )
     sigma = torch.where(folds[faces], LID_SIGMA, FILL_SIGMA) * spacing[faces]
-    # The dark rim of an open eye says nothing about the lid's skin.
-    lends = inside & ~folds[triangle_ids.clamp(min=0)]
+    lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
     colors = fill_colors(
-        placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
+        placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights, teeth
     )
     return TemplateGaussians(
         gaussians=Gaussians(
@@ -175,6 +180,27 @@ def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) ->
     area = _areas(template.vertices(identity.expand(len(codes), -1), codes), template.triangles)
     folded = area.amax(0) > UNFOLDING * area[0]
     return folded & template.region_mask("lid_left", "lid_right")
+
+
+def _around_lids(
+    neutral: Tensor, template: HeadTemplate, colors: Tensor, triangle_ids: Tensor, inside: Tensor
+) -> Bool[Tensor, "p"]:
+    """Pixels that say nothing about a lid's skin: the rim of an open eye, lashes and brows."""
+    shown = triangle_ids.clamp(min=0)
+    around = torch.zeros(len(template.triangles), dtype=torch.bool)
+    middles = neutral[template.triangles.long()].mean(1)
+    for side in ("left", "right"):
+        eye = middles[template.region_mask(f"eye_{side}")].mean(0)
+        near = (middles - eye).norm(dim=-1) < EYE_SURROUNDINGS_M
+        around |= near & template.region_mask(f"lid_{side}", "skin", "eyelashes")
+    face = inside & template.region_mask("skin")[shown]
+    if not bool(face.any()):
+        return around[shown]
+    brightness, saturation = colors.mean(-1), 1 - colors.amin(-1) / colors.amax(-1).clamp(min=1e-3)
+    foreign = (brightness < LID_BRIGHTNESS * brightness[face].median()) | (
+        saturation < LID_SATURATION * saturation[face].median()
+    )
+    return template.region_mask("brows")[shown] | (around[shown] & foreign)
 
 
 def _areas(vertices: Float[Tensor, "*r v 3"], triangles: Tensor) -> Float[Tensor, "*r f"]:

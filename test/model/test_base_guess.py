@@ -9,6 +9,7 @@ from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import matrices_from_quats_wxyz
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import FADE_DISTANCE_M, build_base_guess
+from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
 from avat3r_ros.rendering import render_gaussians
@@ -40,8 +41,9 @@ def covariances(gaussians):
     return axes @ axes.transpose(1, 2)
 
 
-def test_every_confident_pixel_becomes_one_gaussian(base, views):
-    keep = ((views.confidence > 0.5) & (views.masks > 0.5)).flatten().nonzero()[:, 0]
+def test_every_confident_pixel_outside_the_mouth_becomes_one_gaussian(base, views, template):
+    keep = (views.confidence > 0.5) & (views.masks > 0.5) & ~misread_pixels(views, template)
+    keep = keep.flatten().nonzero()[:, 0]
     assert torch.equal(base.pixel_indices.sort().values, keep)
     pixels = slice(0, base.num_pixels)
     flat = views.images.permute(0, 2, 3, 1).reshape(-1, 3)

@@ -1,0 +1,77 @@
+"""Pixels that would be painted on the wrong surface, and what they tell about teeth."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from avat3r_ros.model import preset
+from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.pixel_choice import misread_pixels, teeth_color
+
+SKIN, IVORY = torch.tensor([0.7, 0.45, 0.35]), torch.tensor([0.9, 0.86, 0.8])
+
+
+@pytest.fixture
+def person(template, head):
+    """Two sharp views of a face in one skin colour."""
+    views = head.fake_views(template, size=64, num_views=2)
+    shown = views.binding.triangle_ids >= 0
+    views.images[:] = torch.where(shown[:, None], SKIN[:, None, None], 0.0)
+    return views
+
+
+def region(views, template, *names):
+    shown = template.region_mask(*names)[views.binding.triangle_ids.clamp(min=0)]
+    return (shown & (views.binding.triangle_ids >= 0))[:, None]
+
+
+def middle(mask):
+    """One pixel of the first view, well inside the mask."""
+    rows, columns = mask[0, 0].nonzero().unbind(-1)
+    return int(rows.median()), int(columns[rows == rows.median()].median())
+
+
+def test_the_inside_of_the_mouth_is_never_taken_from_pixels(person, template):
+    mouth = region(person, template, "teeth", "tongue", "inner_mouth")
+    assert torch.equal(misread_pixels(person, template), mouth)
+
+
+def test_bright_grey_on_skin_goes_with_its_rim_and_bright_skin_stays(person, template):
+    row, column = middle(region(person, template, "skin"))
+    bright_skin = dataclasses.replace(person, images=person.images.clone())
+    bright_skin.images[0, :, row, column] = SKIN * 1.4
+    assert not misread_pixels(bright_skin, template)[0, 0, row, column], "a shining forehead"
+    person.images[0, :, row, column] = torch.tensor([0.95, 0.95, 1.0])
+    glare = misread_pixels(person, template)[0, 0]
+    assert glare[row, column] and glare[row, column + 1], "what it brightens beside it"
+    assert not glare[row, column + 3]
+
+
+def test_pale_skin_has_no_glare(person, template):
+    pale = torch.tensor([0.92, 0.82, 0.78])[:, None, None]
+    person.images[:] = torch.where(person.binding.triangle_ids[:, None] >= 0, pale, 0.0)
+    row, column = middle(region(person, template, "skin"))
+    person.images[0, :, row, column] = 1.0
+    assert not misread_pixels(person, template)[0, 0, row, column]
+
+
+def test_a_brow_that_the_fit_puts_above_the_lid_does_not_colour_it(person, template):
+    middle = template.neutral[template.triangles[template.region_mask("eye_left")]].mean((0, 1))
+    near = (person.position_maps - middle[:, None, None]).norm(dim=1, keepdim=True) < 0.025
+    person.images[:] = torch.where(near & region(person, template, "skin"), 0.1, person.images)
+    base = build_base_guess(person, preset("debug"), template)
+    bound_to = base.triangle_ids[base.num_pixels - base.moving_start :].clamp(min=0)
+    colors = base.gaussians.colors[base.num_pixels : base.moving_stop]
+    lids = template.region_mask("lid_left", "lid_right")[bound_to]
+    assert lids.any()
+    torch.testing.assert_close(colors[lids], SKIN.expand(int(lids.sum()), 3), atol=0.02, rtol=0)
+
+
+def test_teeth_have_the_colour_of_the_bright_pixels_in_the_mouth(person, template):
+    assert teeth_color(person, template) is None, "skin-coloured: no teeth are seen"
+    # The whole face counts as mouth here: half of it shows ivory.
+    triangle = int(template.region_mask("inner_mouth").nonzero()[0, 0])
+    person.binding.triangle_ids[person.binding.triangle_ids >= 0] = triangle
+    person.images[0] = torch.where(person.masks[0] > 0.5, IVORY[:, None, None], 0.0)
+    torch.testing.assert_close(teeth_color(person, template), IVORY)
