@@ -21,7 +21,8 @@ from avat3r_ros.geometry import pose_matrix
 class SmoothingConfig:
     """How much to smooth. Lower cutoffs are calmer at rest; higher betas follow movement sooner.
 
-    All defaults are ours, chosen on tracked video at 30 images/s.
+    All defaults are ours, for 30 images/s; those of scores by benchmarks/smoothing.py, which weighs
+    jitter at rest against delay.
 
     Attributes:
         code_min_cutoff_hz: Of expression scores at rest.
@@ -38,8 +39,8 @@ class SmoothingConfig:
 
     code_min_cutoff_hz: float = 2.0
     code_beta: float = 4.0
-    blink_min_cutoff_hz: float = 6.0
-    blink_beta: float = 6.0
+    blink_min_cutoff_hz: float = 3.0
+    blink_beta: float = 16.0
     rotation_min_cutoff_hz: float = 2.0
     rotation_beta: float = 6.0
     translation_min_cutoff_hz: float = 2.0

@@ -54,7 +54,7 @@ def test_a_blink_reaches_the_bottom():
         for name in ("eyeBlinkLeft", "mouthSmileLeft")
     )
     assert out[:, ARKIT_INDEX["eyeBlinkLeft"]].max() > 0.98 * lids.max()
-    assert blink < 0.045 < smile, "measured 0.040 and 0.09"
+    assert blink < 0.045 < smile, "measured 0.035 and 0.066"
 
 
 @pytest.mark.parametrize("dt_s", [0.0, -0.1])
