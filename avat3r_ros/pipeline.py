@@ -16,6 +16,7 @@ from avat3r_ros.animation import compile_avatar, quick
 from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.matting import Matting
+from avat3r_ros.capture.photo_checks import choose_photos, face_problem
 from avat3r_ros.capture.photos import Photo
 from avat3r_ros.capture.template_fit import (
     FaceObservation,
@@ -63,7 +64,8 @@ class BuildResult:
         avatar: Ready for animation.
         views: Crops, cameras, position maps and confidence it was made of.
         fit: The head template fitted to all photos.
-        faces: What the tracker saw in each image.
+        faces: What the tracker saw in each image it was made of.
+        kept: Indices of these images among those given: unusable ones are left out.
         warnings: One sentence each, with a remedy.
     """
 
@@ -71,6 +73,7 @@ class BuildResult:
     views: ReferenceViews
     fit: TemplateFit
     faces: list[FaceState]
+    kept: list[int]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -93,20 +96,20 @@ def detect_faces(images: Sequence[np.ndarray], names: Sequence[str]) -> list[Fac
     Raises:
         BuildError: An image shows no face or several faces.
     """
-    faces = []
-    with FaceTracker(smoothing=None, running_mode="image") as tracker:
-        for image, name in zip(images, names, strict=True):
-            face = tracker.track(np.ascontiguousarray(image), 0.0)
-            if not face.detected:
-                raise BuildError(
-                    f"{name}: no face found; use a sharp, well lit photo with the whole face"
-                )
-            if face.num_faces > 1:
-                raise BuildError(
-                    f"{name}: {face.num_faces} faces found; crop it so that one person remains"
-                )
-            faces.append(face)
+    faces = _track(images)
+    problems = [
+        f"{name}: {face_problem(face)}"
+        for face, name in zip(faces, names, strict=True)
+        if face_problem(face)
+    ]
+    if problems:
+        raise BuildError("; ".join(problems))
     return faces
+
+
+def _track(images: Sequence[np.ndarray]) -> list[FaceState]:
+    with FaceTracker(smoothing=None, running_mode="image") as tracker:
+        return [tracker.track(np.ascontiguousarray(image), 0.0) for image in images]
 
 
 def build_avatar_from_images(
@@ -149,8 +152,8 @@ def build_avatar_from_images(
         metadata: Owner, consent and other JSON data to keep in the avatar.
 
     Raises:
-        BuildError: Too few or too many images, one that shows no usable face, or features that
-            do not fit the network.
+        BuildError: Too few or too many images, fewer than 3 that show exactly one face, or
+            features that do not fit the network.
         BuildCancelledError: `cancelled` returned True.
     """
     names = list(names) if names is not None else [f"photo {i + 1}" for i in range(len(images))]
@@ -178,17 +181,21 @@ def build_avatar_from_images(
 
     step("detecting faces", 0.0)
     if faces is None:
-        faces = detect_faces(images, names)
-    for face, name in zip(faces, names, strict=True):
-        if not face.detected or face.num_faces > 1:
-            raise BuildError(f"{name}: expected exactly one face, got {face.num_faces}")
+        faces = _track(images)
+    focals = list(focals_px) if focals_px is not None else [None] * len(images)
+    template = HeadTemplate.load()
+    try:
+        choice = choose_photos(images, faces, names, focals, template, MIN_VIEWS)
+    except ValueError as error:
+        raise BuildError(str(error)) from error
+    images, names, faces, focals = (
+        [given[i] for i in choice.kept] for given in (images, names, faces, focals)
+    )
 
     step("cutting out the head", 0.15)
     mattes = cut_out_heads(images, faces)
 
     step("fitting the head template", 0.45)
-    focals = focals_px if focals_px is not None else [None] * len(images)
-    template = HeadTemplate.load()
     observations = [
         FaceObservation(face=face, width=image.shape[1], height=image.shape[0], focal_px=focal)
         for face, image, focal in zip(faces, images, focals, strict=True)
@@ -207,7 +214,9 @@ def build_avatar_from_images(
         feature_maps = features.extract(views.images)
 
     step("building the avatar", 0.75)
-    warnings = _warnings(fit, faces, names)
+    warnings = choice.warnings + _warnings(fit, faces, names)
+    for warning in warnings:
+        logger.warning(warning)
     avatar = build_avatar(
         views,
         network,
@@ -232,7 +241,9 @@ def build_avatar_from_images(
             progress=lambda stage, fraction: step(stage, 0.8 + 0.2 * fraction),
         )
     step("done", 1.0)
-    return BuildResult(avatar=avatar, views=views, fit=fit, faces=list(faces), warnings=warnings)
+    return BuildResult(
+        avatar=avatar, views=views, fit=fit, faces=faces, kept=choice.kept, warnings=warnings
+    )
 
 
 def build_avatar_from_photos(photos: Sequence[Photo], **kwargs: object) -> BuildResult:
@@ -323,6 +334,4 @@ def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
         blink = max(face.code[0], face.code[7])
         if blink > 0.6:
             warnings.append(f"{name}: eyes are closed; a photo with open eyes gives better eyes")
-    for warning in warnings:
-        logger.warning(warning)
     return warnings
