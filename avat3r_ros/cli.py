@@ -106,7 +106,12 @@ def make_parser() -> argparse.ArgumentParser:
     build.add_argument("--features-weights", help="TorchScript file (sapiens) or folder")
     build.add_argument("--owner", default="", help="whose face this is, kept in the file")
     build.add_argument("--consent", default="", help="what the owner agreed to, kept in the file")
-    build.add_argument("--report", help="also write a picture of the references and 8 directions")
+    build.add_argument(
+        "--report",
+        metavar="FOLDER",
+        help="folder of the page that explains the build (default: me_report beside me.avat3r)",
+    )
+    build.add_argument("--no-report", action="store_true", help="do not write that page")
 
     build.add_argument(
         "--compile",

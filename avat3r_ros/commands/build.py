@@ -4,26 +4,21 @@ import argparse
 import pathlib
 from collections.abc import Callable
 
-import numpy as np
 from tqdm import tqdm
 
-from avat3r_ros.animation import Animator
 from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.capture.frame_selection import FrameSelector
 from avat3r_ros.capture.photos import load_photo
 from avat3r_ros.capture.video import iter_frames
-from avat3r_ros.commands._arguments import head_camera, output_path
-from avat3r_ros.pictures import contact_sheet, uint8_image, write_png
-from avat3r_ros.pipeline import BuildResult, build_avatar_from_images, build_avatar_from_photos
+from avat3r_ros.commands._arguments import output_path
+from avat3r_ros.commands.build_report import write_build_report
+from avat3r_ros.pipeline import build_avatar_from_images, build_avatar_from_photos
 from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
-from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.tracking import FaceTracker
-
-REPORT_YAWS_DEG = (-60, -40, -20, 0, 20, 40, 60)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, save and optionally picture an avatar."""
+    """Build and save an avatar, and the page that explains it."""
     output = output_path(args.output, ".avat3r")
     if bool(args.photos) == bool(args.video):
         raise ValueError("expected either photos or --video, got both or neither")
@@ -51,16 +46,19 @@ def run(args: argparse.Namespace) -> int:
         }
         if args.video:
             images, faces = select_from_video(args.video, args.views)
-            result = build_avatar_from_images(images, faces=faces, **options)
+            names = [f"frame at {face.stamp_s:.1f} s" for face in faces]
+            result = build_avatar_from_images(images, faces=faces, names=names, **options)
         else:
             photos = [load_photo(path) for path in args.photos]
+            images, names = zip(*((photo.image, photo.path.name) for photo in photos), strict=True)
             result = build_avatar_from_photos(photos, **options)
     avatar = save_avatar(result.avatar, output)
     for warning in result.warnings:
         print(f"warning: {warning}")
-    if args.report:
-        write_png(picture(result), args.report)
-        print(f"report: {args.report}")
+    if not args.no_report:
+        folder = args.report or output.with_name(output.stem + "_report")
+        page = write_build_report(pathlib.Path(folder), result, images, names)
+        print(f"report: {page}")
     megabytes = output.stat().st_size / 1e6
     print(f"{output}: {megabytes:.1f} MB, id {avatar.avatar_id[:12]}, {len(result.faces)} views")
     return 0
@@ -102,24 +100,3 @@ def select_from_video(path: str | pathlib.Path, num_views: int):
             "film the face while the head turns slowly left, right, up and down"
         )
     return [frame.image for frame in selected], [frame.face for frame in selected]
-
-
-def picture(result: BuildResult, size: int = 256) -> np.ndarray:
-    """Draw the references, their confidence, and the avatar from several directions."""
-    views = result.views
-    gaussians = Animator(result.avatar).animate(np.zeros(views.codes.shape[1], np.float32))
-    directions = [
-        uint8_image(
-            render_gaussians(gaussians, head_camera(np.radians(yaw), 0.0, 0.6, size)).rgb[0].numpy()
-        )
-        for yaw in REPORT_YAWS_DEG
-    ]
-    confidence = [uint8_image(np.repeat(view.numpy(), 3, axis=0)) for view in views.confidence]
-    return contact_sheet(
-        [
-            ("references", [uint8_image(image.numpy()) for image in views.images]),
-            ("confidence", confidence),
-            (f"neutral avatar from yaw {REPORT_YAWS_DEG} degrees", directions),
-        ],
-        size,
-    )

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -26,14 +27,15 @@ def workplace(tmp_path_factory):
     operator = SyntheticOperator(5)
     for i, time_s in enumerate(PHOTO_TIMES_S):
         Image.fromarray(operator.frame(time_s)).save(folder / f"photo{i}.png")
+    Image.new("RGB", (320, 240), (90, 120, 90)).save(folder / "wall.png")
     from avat3r_ros.capture.video import VideoWriter
 
     with VideoWriter(folder / "driver.mp4", 640, 480, 10.0) as writer:
         for frame in range(8):  # opens the mouth
             writer.write(operator.frame(10.0 + 0.1 * frame))
     photos = [str(folder / f"photo{i}.png") for i in range(len(PHOTO_TIMES_S))]
-    report = str(folder / "report.png")
-    arguments = [*photos, "-o", str(folder / "me.avat3r"), "--report", report, "--no-compile"]
+    photos.insert(1, str(folder / "wall.png"))
+    arguments = [*photos, "-o", str(folder / "me.avat3r"), "--no-compile"]
     assert main(["build", *arguments]) == 0
     return folder
 
@@ -44,7 +46,20 @@ def brightness(path) -> float:
 
 def test_build_leaves_an_avatar_and_a_report(workplace):
     assert (workplace / "me.avat3r").stat().st_size > 100_000
-    assert brightness(workplace / "report.png") > 10
+    page = (workplace / "me_report" / "report.html").read_text()
+    pictures = re.findall(r'src="([^"]+)"', page)
+    assert len(pictures) == 3 * 6 + 8
+    for name in pictures:
+        assert brightness(workplace / "me_report" / name) > 3, name
+    assert "wall.png: no face found" in page
+
+
+def test_a_useless_photo_among_four_is_left_out_and_named(workplace):
+    metadata = load_avatar(workplace / "me.avat3r").metadata
+    assert len(metadata["view_stamps_s"]) == 3
+    assert any(
+        "wall.png: no face found" in w and "built without" in w for w in metadata["warnings"]
+    )
 
 
 def test_render_shows_a_head_that_opens_its_mouth(workplace):
@@ -165,8 +180,6 @@ def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypa
     assert main(arguments) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"avat3r {arguments[0]}: ")
-    import re
-
     assert re.search(message, error)
     assert not list(tmp_path.glob("*.part"))
 
@@ -179,7 +192,6 @@ def test_one_photo_says_what_is_missing(workplace, capsys):
 
 
 def test_a_photo_without_a_face_is_named(workplace, capsys):
-    Image.new("RGB", (320, 240), (90, 120, 90)).save(workplace / "wall.png")
     photos = [str(workplace / name) for name in ("photo0.png", "photo1.png", "wall.png")]
     assert main(["build", *photos, "-o", str(workplace / "bad.avat3r")]) == 1
     assert "wall.png: no face found" in capsys.readouterr().err
