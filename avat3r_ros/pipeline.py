@@ -42,6 +42,9 @@ MAX_IMAGE_SIZE = 1024
 FRONTAL_SPREAD_RAD = np.radians(12.0)
 """Below this spread of yaw the sides of the head are mostly guessed."""
 
+SIDE_RAD = np.radians(10.0)
+"""A photo turned by less does not show the ear of that side."""
+
 MAX_RESIDUAL_FRACTION = 0.03
 """Landmark residual of a photo, relative to its face height, above which its fit is doubtful."""
 
@@ -314,9 +317,17 @@ def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
     yaw = np.arctan2(back[:, 0], back[:, 2])
     if np.ptp(yaw) < FRONTAL_SPREAD_RAD:
         warnings.append(
-            f"all photos are within {np.degrees(np.ptp(yaw)):.0f} degrees of yaw: the sides are "
-            "guessed; add photos with the head turned left and right"
+            f"all photos are within {np.degrees(np.ptp(yaw)):.0f} degrees of yaw: the sides and "
+            "ears are guessed; add photos with the head turned left and right"
         )
+    else:
+        # Yaw is positive where the camera stands on the subject's left: the head turned right.
+        for side, turn, seen in (("left", "right", yaw.max()), ("right", "left", -yaw.min())):
+            if seen < SIDE_RAD:
+                warnings.append(
+                    f"no photo shows the {side} side: its cheek and ear are guessed; add one with "
+                    f"the head turned to the {turn}"
+                )
     for index, (face, name) in enumerate(zip(faces, names, strict=True)):
         residual = float(fit.residual_px[index])
         height = float(np.ptp(face.landmarks_px[:, 1]))

@@ -220,7 +220,7 @@ class FrameSelector:
 
     def _keep(self, image: np.ndarray, face: FaceState) -> str:
         low, high = face.landmarks_px.min(0), face.landmarks_px.max(0)
-        sharpness = face_sharpness(image, (*low, *high))
+        sharpness = face_sharpness(image, [*low.tolist(), *high.tolist()])
         if sharpness < self.config.min_relative_sharpness * self._sharpest:
             return "the face is blurred; hold still for a moment"
         activity = face_activity(face)
