@@ -77,6 +77,38 @@ def matrices_from_quats_wxyz(quats_wxyz: Float[Tensor, "*b 4"]) -> Float[Tensor,
     return torch.stack(rows, -2)
 
 
+def quat_wxyz_from_matrix(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:
+    """`quats_wxyz_from_matrices` of one matrix in plain numbers, float64.
+
+    For what travels with each frame: small tensors take thirty times as long.
+    """
+    (m00, m01, m02), (m10, m11, m12), (m20, m21, m22) = np.asarray(rotation).tolist()
+    a, b, c = m21 - m12, m02 - m20, m10 - m01
+    d, e, f = m10 + m01, m02 + m20, m21 + m12
+    candidates = (
+        (1 + m00 + m11 + m22, a, b, c),
+        (a, 1 + m00 - m11 - m22, d, e),
+        (b, d, 1 - m00 + m11 - m22, f),
+        (c, e, f, 1 - m00 - m11 + m22),
+    )
+    best = max(range(4), key=lambda i: candidates[i][i])
+    quat = np.array(candidates[best], np.float64)
+    return quat / (np.copysign(1.0, quat[0]) * np.sqrt(quat @ quat))
+
+
+def matrix_from_quat_wxyz(quat_wxyz: Float[np.ndarray, "4"]) -> Float[np.ndarray, "3 3"]:
+    """`matrices_from_quats_wxyz` of one quaternion (normalised here) in plain numbers, float64."""
+    quat = np.asarray(quat_wxyz, np.float64)
+    w, x, y, z = (quat / np.sqrt(quat @ quat)).tolist()
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
 def multiply_quats_wxyz(
     a: Float[Tensor, "*b 4"], b: Float[Tensor, "*b 4"]
 ) -> Float[Tensor, "*b 4"]:

@@ -30,6 +30,17 @@ def test_half_turns_have_no_singularity(axis):
     assert torch.allclose(geometry.matrices_from_quats_wxyz(quat), matrix, atol=1e-12)
 
 
+def test_one_quaternion_in_plain_numbers_is_that_of_the_batched_ones():
+    turns = Rotation.random(200, random_state=0)
+    near_half_turns = Rotation.from_rotvec((np.pi - 1e-7) * np.eye(3))
+    for matrix in (*turns.as_matrix(), *near_half_turns.as_matrix(), np.eye(3)):
+        quat = geometry.quat_wxyz_from_matrix(matrix)
+        assert quat[0] >= 0 and np.linalg.norm(quat) == pytest.approx(1.0)
+        batched = geometry.quats_wxyz_from_matrices(torch.tensor(matrix)).numpy()
+        assert np.allclose(quat, batched, atol=1e-12)
+        assert np.allclose(geometry.matrix_from_quat_wxyz(-2 * quat), matrix, atol=1e-12)
+
+
 def test_quaternion_product_is_matrix_product():
     a, b = (torch.tensor(random_rotations(20, seed)) for seed in (1, 2))
     qa, qb = geometry.quats_wxyz_from_matrices(a), geometry.quats_wxyz_from_matrices(b)

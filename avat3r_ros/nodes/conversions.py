@@ -43,14 +43,14 @@ def pose_from_msg(pose: Pose) -> Float[np.ndarray, "4 4"]:
     norm = float(np.linalg.norm(values[3:]))
     if abs(norm - 1.0) > 0.01:
         raise ValueError(f"expected a unit quaternion, got {values[3:].tolist()} of norm {norm:g}")
-    quat = torch.from_numpy(geometry.wxyz_from_xyzw(values[3:]))
-    return geometry.pose_matrix(geometry.matrices_from_quats_wxyz(quat).numpy(), values[:3])
+    quat = geometry.wxyz_from_xyzw(values[3:])
+    return geometry.pose_matrix(geometry.matrix_from_quat_wxyz(quat), values[:3])
 
 
 def msg_from_pose(parent_from_child: Float[np.ndarray, "4 4"]) -> Pose:
     """Inverse of `pose_from_msg`."""
     matrix = np.asarray(parent_from_child, np.float64)
-    quat = geometry.quats_wxyz_from_matrices(torch.from_numpy(matrix[:3, :3].copy())).numpy()
+    quat = geometry.quat_wxyz_from_matrix(matrix[:3, :3])
     pose = Pose()
     pose.position.x, pose.position.y, pose.position.z = matrix[:3, 3].tolist()
     o = pose.orientation

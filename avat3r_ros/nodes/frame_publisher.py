@@ -121,18 +121,24 @@ class FramePublisher:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def publish(self, frame: Frame, scene: Scene, stamp: Time) -> None:
-        """Publish the images of all eyes, their cameras, the viewer pose and the depth."""
+        """Publish the images of all eyes, their cameras, the viewer pose and the depth.
+
+        Nothing is made that nobody listens to: making a message costs more than sending it.
+        """
         for i, eye in enumerate(self._view.eyes):
             header = self._header(eye, stamp)
             self._publish_image(eye, frame.images[i], frame.encoding, scene, header)
-            baseline_m = frame.baselines_m[i]
-            info = camera_info_from_camera(frame.cameras[i], header, baseline_m=baseline_m)
-            self._infos[eye].publish(info)
-            if eye in self._depths and frame.depth_m is not None:
+            if self._infos[eye].get_subscription_count():
+                baseline_m = frame.baselines_m[i]
+                info = camera_info_from_camera(frame.cameras[i], header, baseline_m=baseline_m)
+                self._infos[eye].publish(info)
+            wanted = eye in self._depths and self._depths[eye].get_subscription_count()
+            if wanted and frame.depth_m is not None:
                 self._depths[eye].publish(msg_from_image(frame.depth_m[i], "32FC1", header))
-        pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
-        pose.pose = msg_from_viewer_from_body(frame.viewer_from_body)
-        self._pose.publish(pose)
+        if self._pose.get_subscription_count():
+            pose = PoseStamped(header=Header(stamp=stamp, frame_id=self.body_frame))
+            pose.pose = msg_from_viewer_from_body(frame.viewer_from_body)
+            self._pose.publish(pose)
 
     def publish_points(self, gaussians: Gaussians, stamp: Time) -> None:
         """Publish the Gaussians as points while somebody listens, at `points_rate_hz`."""
