@@ -8,12 +8,13 @@ r"""Train a preset on a GPU for a given time; resumable, with held-out scores be
 
 People are made on the machine by its processor cores; `--crowd` of them lie on the card at a time.
 The run ends at `--steps`, or leaves a checkpoint when the time is over: call it again then. Fewer
-steps than are done end the run at once. The finished network is RUN/network (fp16 shards of at most
-16 MiB), which `avat3r evaluate --preset RUN/network` scores in full. Geometry needs no rasterizer;
-steps with pictures need gsplat (see parity.py for its first use).
+steps than are done end the run at once. The finished network is RUN/network, and RUN/weights in
+half precision, as weights are shipped; `avat3r evaluate --preset RUN/weights` scores them in full.
+Geometry needs no rasterizer; steps with pictures need gsplat (see parity.py for its first use).
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -30,7 +31,7 @@ sys.path.insert(0, str(HERE.parent))
 from _machine import machine, print_machine  # noqa: E402
 from _timing import RESULTS, chosen_device, write_result  # noqa: E402
 
-from avat3r_ros.model import Avat3r, load_network, preset  # noqa: E402
+from avat3r_ros.model import Avat3r, load_network, preset, save_network  # noqa: E402
 from avat3r_ros.training.curves import read_log  # noqa: E402
 from avat3r_ros.training.evaluation import evaluate_network  # noqa: E402
 from avat3r_ros.training.steps import StepConfig  # noqa: E402
@@ -105,7 +106,7 @@ def main() -> None:
         timer.start()
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False  # positions are metres to a tenth of a mm
-    done_before = len(read_log(args.output)) and read_log(args.output)[-1]["step"]
+    done_before = next((line["step"] for line in reversed(read_log(args.output))), 0)
     started_s = time.perf_counter()
     try:
         network_folder = train(config, args.output, resume=True)
@@ -125,12 +126,17 @@ def main() -> None:
     }
     if device.type == "cuda":
         result["peak_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    if network_folder is not None and args.evaluate:
-        begun = preset(args.preset) if args.start_from is None else None
-        before = Avat3r(begun).eval() if begun else load_network(args.start_from)
-        result["before"], result["after"] = (
-            scores(network, args) for network in (before, load_network(network_folder))
-        )
+    if network_folder is not None:
+        about = json.loads((network_folder / "config.json").read_text())["about"]
+        weights = args.output / "weights"
+        save_network(load_network(network_folder), weights, dtype="float16", about=about)
+        if args.evaluate:
+            untrained = args.start_from is None
+            before = Avat3r(preset(args.preset)).eval() if untrained else args.start_from
+            result["before"], result["after"] = (
+                scores(network if isinstance(network, Avat3r) else load_network(network), args)
+                for network in (before, weights)
+            )
     write_result(result, args.json)
 
 
