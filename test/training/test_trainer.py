@@ -60,7 +60,7 @@ def test_loss_falls_on_one_person(small_person, template):
     network = Avat3r(preset("debug"), template)
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     losses = []
-    for step in range(20):
+    for step in range(32):
         loss, scalars = step_loss(
             network,
             [small_person],
