@@ -127,7 +127,7 @@ def build_avatar_from_images(
     image_size: int | None = None,
     position_prior: PositionPrior = TEMPLATE,
     features: FeatureExtractor | None = None,
-    compiled: bool | None = False,
+    compiled: bool = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
@@ -148,8 +148,7 @@ def build_avatar_from_images(
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
         features: What makes the feature maps of a network that was trained with some.
-        compiled: Also make the compiled animation; None does so where it takes seconds, for an
-            avatar without trained weights.
+        compiled: Also make the compiled animation, quickly (`animation.quick`).
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
         metadata: Owner, consent and other JSON data to keep in the avatar.
@@ -236,7 +235,7 @@ def build_avatar_from_images(
             **(metadata or {}),
         },
     )
-    if compiled or (compiled is None and not avatar.weights_sha256):
+    if compiled:
         avatar = compile_avatar(
             avatar,
             quick(),

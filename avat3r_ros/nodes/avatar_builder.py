@@ -51,11 +51,9 @@ class BuilderConfig:
         build_on_start: Without avatar_path, build from the image topic at activation.
         output_path: Where an avatar built on start is saved; empty does not save it.
         preset: Network preset.
-        trained: Use the preset's shipped weights; false builds on the untrained base guess, whose
-            compiled animation takes seconds to make.
-        compiled: Make the compiled animation too where that takes seconds (avatars without trained
-            weights), and publish the avatar again with it: the renderer then needs a tenth of the
-            time per frame.
+        trained: Use the preset's shipped weights; false builds on the untrained base guess.
+        compiled: Make the compiled animation too, and publish the avatar again with it: the
+            renderer then needs a tenth of the time per frame.
     """
 
     avatar_path: str = ""
@@ -274,7 +272,7 @@ class AvatarBuilderNode(ManagedNode):
         avatar = self._publish(avatar)
         for warning in built.warnings:
             self.get_logger().warning(warning)
-        if self._config.compiled and not avatar.weights_sha256:
+        if self._config.compiled:
             path = goal.output_path
             self.start_worker("compile", lambda stop: self._compile_later(avatar, path, stop))
         return avatar, list(built.warnings)
