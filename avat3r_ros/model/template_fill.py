@@ -70,6 +70,11 @@ are lashes, the white of the eye or, as a fit is off by millimetres, the brow.""
 FILL_OPACITY = 0.97
 FLATNESS = 0.2
 HULL_MARGIN_PX = 1
+
+COVER_REACH = 0.4
+"""A pixel covers points out to this many spacings and half its own size. At 0.8 gaps stayed between
+the pixels of two photos; at 0.1 skin is drawn among the hairs of brows."""
+
 UNFOLDING = 1.7
 """Lid triangles that some expression stretches by more than this (in area) count as unfolding."""
 
@@ -288,7 +293,7 @@ def _covered(
             in_both(faces[mine], weights[mine]), distance_upper_bound=8 * footprint_m
         )
         # Twice the squared distance of one expression, as two are stacked.
-        reach = np.sqrt(2) * (0.8 * spacing[faces[mine]].numpy() + 0.5 * footprint_m)
+        reach = np.sqrt(2) * (COVER_REACH * spacing[faces[mine]].numpy() + 0.5 * footprint_m)
         covered[mine] = torch.from_numpy(distance < reach)
     return covered
 
