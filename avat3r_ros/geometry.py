@@ -300,6 +300,16 @@ def look_at_head(
     return pose_matrix(rotation, -rotation @ (target + distance_m * back))
 
 
+def camera_direction(camera_from_head: Float[np.ndarray, "4 4"]) -> tuple[float, float]:
+    """Yaw and pitch (radians) at which the camera's centre stands around the head.
+
+    Inverse of `look_at_head` up to roll: yaw positive to the subject's left, pitch up.
+    """
+    rotation, translation = camera_from_head[:3, :3], camera_from_head[:3, 3]
+    x, y, z = -rotation.T @ translation / np.linalg.norm(translation)
+    return float(np.arctan2(x, z)), float(np.arcsin(np.clip(y, -1.0, 1.0)))
+
+
 def intrinsics_matrix(
     focal_px: float, center_x_px: float, center_y_px: float
 ) -> Float[np.ndarray, "3 3"]:

@@ -33,6 +33,17 @@ def fit_square(image: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(sheet)
 
 
+def middle_cut(image: np.ndarray, width: float, height: float) -> np.ndarray:
+    """Largest part around a picture's middle whose sides are as `width` to `height`; a view."""
+    scale = max(width / image.shape[1], height / image.shape[0])
+    size = [
+        min(have, max(1, round(want / scale)))
+        for have, want in zip(image.shape[:2], (height, width), strict=True)
+    ]
+    top, left = ((have - cut) // 2 for have, cut in zip(image.shape[:2], size, strict=True))
+    return image[top : top + size[0], left : left + size[1]]
+
+
 def contact_sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], size: int = 192) -> np.ndarray:
     """Lay out captioned rows of RGB uint8 pictures, each fitted into `size` pixels."""
     columns = max(len(pictures) for _, pictures in rows)

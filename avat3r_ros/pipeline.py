@@ -84,7 +84,7 @@ def cut_out_heads(images: Sequence[np.ndarray], faces: Sequence[FaceState]) -> l
     """Matte the person around each face, (H, W) float32 in [0, 1]."""
     with Matting() as matting:
         return [
-            matting.matte(np.ascontiguousarray(image), _face_box(face))
+            matting.matte(np.ascontiguousarray(image), face.box_px)
             for image, face in zip(images, faces, strict=True)
         ]
 
@@ -302,12 +302,6 @@ def _check_features(network: Avat3r, features: FeatureExtractor | None) -> None:
             f"{name!r} takes {wanted or 'none'}; "
             + ("choose others" if wanted else "leave --features out, or choose another network")
         )
-
-
-def _face_box(face: FaceState) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the landmarks in pixels."""
-    low, high = face.landmarks_px.min(0), face.landmarks_px.max(0)
-    return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
 
 
 def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]) -> list[str]:

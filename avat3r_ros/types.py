@@ -75,6 +75,12 @@ class FaceState:
     landmarks_px: Float[np.ndarray, "l 2"]
     num_faces: int = 1
 
+    @property
+    def box_px(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the landmarks; there must be a face."""
+        low, high = self.landmarks_px.min(0), self.landmarks_px.max(0)
+        return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
 
 @dataclass(frozen=True)
 class SurfaceBinding:

@@ -22,10 +22,9 @@ from safetensors.numpy import save_file
 from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
-from avat3r_ros.capture.frame_selection import camera_direction
 from avat3r_ros.data.expressions import random_photo_code
 from avat3r_ros.data.heads import SyntheticHead
-from avat3r_ros.geometry import intrinsics_matrix, look_at_head
+from avat3r_ros.geometry import camera_direction, intrinsics_matrix, look_at_head
 from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.types import Camera

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.geometry import camera_direction
 from avat3r_ros.types import FaceState
 
 MIN_VIEWS, MAX_VIEWS = 3, 6
@@ -219,8 +220,7 @@ class FrameSelector:
         return ""
 
     def _keep(self, image: np.ndarray, face: FaceState) -> str:
-        low, high = face.landmarks_px.min(0), face.landmarks_px.max(0)
-        sharpness = face_sharpness(image, [*low.tolist(), *high.tolist()])
+        sharpness = face_sharpness(image, face.box_px)
         if sharpness < self.config.min_relative_sharpness * self._sharpest:
             return "the face is blurred; hold still for a moment"
         activity = face_activity(face)
@@ -247,16 +247,6 @@ def face_activity(face: FaceState) -> float:
     These say little: lids are asked for apart, and where somebody looks is seen in the eyes alone.
     """
     return float(np.linalg.norm(face.code[FACE_UNITS]))
-
-
-def camera_direction(camera_from_head: Float[np.ndarray, "4 4"]) -> tuple[float, float]:
-    """Yaw and pitch (radians) at which the camera's centre stands around the head.
-
-    Inverse of `geometry.look_at_head` up to roll: yaw positive to the subject's left, pitch up.
-    """
-    rotation, translation = camera_from_head[:3, :3], camera_from_head[:3, 3]
-    x, y, z = -rotation.T @ translation / np.linalg.norm(translation)
-    return float(np.arctan2(x, z)), float(np.arcsin(np.clip(y, -1.0, 1.0)))
 
 
 SHARPNESS_SIDE_PX = 128

@@ -94,7 +94,7 @@ def choose_photos(
         raise ValueError("; ".join(named))
     warnings = [f"{sentence} (built without this photo)" for sentence in named]
 
-    sharpness = {i: face_sharpness(images[i], _box(faces[i])) for i in kept}
+    sharpness = {i: face_sharpness(images[i], faces[i].box_px) for i in kept}
     for i in kept:
         warnings += [f"{names[i]}: {s}" for s in _picture_problems(images[i], faces[i])]
         if sharpness[i] < MIN_RELATIVE_SHARPNESS * max(sharpness.values()):
@@ -176,7 +176,7 @@ def _picture_problems(image: np.ndarray, face: FaceState) -> list[str]:
         problems.append("the face is overexposed; take the photo out of direct light")
     elif ((grey < 0.02) | (grey > 0.98)).mean() > MAX_CLIPPED:
         problems.append("much of the face is entirely black or white; use softer light")
-    left, top, right, bottom = _box(face)
+    left, top, right, bottom = face.box_px
     height, width = image.shape[:2]
     if left < 0 or top < 0 or right > width or bottom > height:
         problems.append("the face reaches out of the picture; step back")
@@ -185,8 +185,3 @@ def _picture_problems(image: np.ndarray, face: FaceState) -> list[str]:
             f"the face is only {bottom - top:.0f} px high, expected {MIN_FACE_PX}; come closer"
         )
     return problems
-
-
-def _box(face: FaceState) -> tuple[float, float, float, float]:
-    low, high = face.landmarks_px.min(0), face.landmarks_px.max(0)
-    return (float(low[0]), float(low[1]), float(high[0]), float(high[1]))

@@ -17,7 +17,7 @@ from jaxtyping import Float, UInt8
 from avat3r_ros import native
 from avat3r_ros.animation import Animator
 from avat3r_ros.commands._arguments import head_camera
-from avat3r_ros.geometry import crop_and_resize_intrinsics
+from avat3r_ros.geometry import camera_direction, crop_and_resize_intrinsics
 from avat3r_ros.pictures import uint8_image, write_png
 from avat3r_ros.pipeline import BuildResult
 from avat3r_ros.rendering import render_gaussians
@@ -71,7 +71,7 @@ def write_build_report(
             name = f"view{view + 1}_{kind}.png"
             write_png(picture, folder / name)
             cells.append(f'<td><img src="{name}" alt="{kind} of view {view + 1}">')
-        yaw, pitch = _direction_deg(result.fit.camera_from_head[view])
+        yaw, pitch = np.degrees(camera_direction(result.fit.camera_from_head[view]))
         facts = [
             f"yaw {yaw:.0f}, pitch {pitch:.0f} degrees",
             f"focal length {result.fit.intrinsics[view, 0, 0]:.0f} px",
@@ -174,8 +174,3 @@ def _directions(result: BuildResult) -> list[np.ndarray]:
     gaussians = Animator(result.avatar).animate(code)
     cameras = [head_camera(*np.radians(angles), 0.6, SIDE_PX) for angles in DIRECTIONS_DEG]
     return [uint8_image(render_gaussians(gaussians, c).rgb[0].numpy()) for c in cameras]
-
-
-def _direction_deg(camera_from_head: np.ndarray) -> tuple[float, float]:
-    x, y, z = -camera_from_head[:3, :3].T @ camera_from_head[:3, 3]
-    return float(np.degrees(np.arctan2(x, z))), float(np.degrees(np.arctan2(y, np.hypot(x, z))))

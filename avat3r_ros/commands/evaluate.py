@@ -21,6 +21,7 @@ from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.training.evaluation import PersonResult, score_people
+from avat3r_ros.training.face_scores import landmark_distance, tracked
 from avat3r_ros.training.metrics import psnr, ssim
 from avat3r_ros.training.people import TrainingPerson, make_person
 from avat3r_ros.training.people_files import PeopleFolder
@@ -162,20 +163,13 @@ def score_targets(
             target, mask = crops.images[i], crops.masks[i]
             view = render_gaussians(animator.animate(face.code), crops.cameras[i : i + 1])
             prediction = view.rgb[0].clamp(0, 1) * mask
-            seen = [
-                tracker.track(np.ascontiguousarray(uint8_image(image.numpy())), 0.0)
-                for image in (target, prediction)
-            ]
-            distance = float("nan")
-            if all(state.detected for state in seen):
-                difference = seen[0].landmarks_px[:468] - seen[1].landmarks_px[:468]
-                distance = float(np.linalg.norm(difference, axis=1).mean())
+            seen = tracked(torch.stack([target, prediction]), tracker)
             rows.append(
                 {
                     "target": photo.path.name,
                     "psnr_db": float(psnr(prediction, target, mask)),
                     "ssim": float(ssim(prediction[None], target[None], mask[None])),
-                    "landmark_distance_px": distance,
+                    "landmark_distance_px": landmark_distance(seen[:1], seen[1:]),
                 }
             )
             for column, image in zip(

@@ -11,7 +11,7 @@ from avat3r_ros.capture.video import VideoWriter
 from avat3r_ros.commands._arguments import head_camera
 from avat3r_ros.demo.scoring import DemoFrame, Truth
 from avat3r_ros.expression import arkit_code
-from avat3r_ros.pictures import contact_sheet, fit_square, uint8_image, write_png
+from avat3r_ros.pictures import contact_sheet, fit_square, middle_cut, uint8_image, write_png
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.types import Avatar
 
@@ -38,23 +38,18 @@ def write_contact_sheet(
         )
         for yaw, pitch in NOVEL_VIEWS_DEG
     ]
-    rows = [("references, captured over ROS", [middle_square(image) for image in references])]
+    # The middle alone: the face is larger on the sheet.
+    shown = [middle_cut(image, 1, 1) for image in references]
+    rows = [("references, captured over ROS", shown)]
     for start in range(0, len(frames), 8):
         part, true = frames[start : start + 8], truths[start : start + 8]
         rows += [
-            ("driver's camera", [middle_square(frame.driver) for frame in part]),
+            ("driver's camera", [middle_cut(frame.driver, 1, 1) for frame in part]),
             ("avatar, as the renderer published it", [frame.rendered for frame in part]),
             ("truth from the same camera", [truth.picture for truth in true]),
         ]
     rows.append((f"novel views of a smile, yaw and pitch {NOVEL_VIEWS_DEG} degrees", novel))
     write_png(contact_sheet(rows, 224), path)
-
-
-def middle_square(image: np.ndarray) -> np.ndarray:
-    """Cut the middle out of a picture: the face is larger on the sheet."""
-    side = min(image.shape[:2])
-    top, left = ((length - side) // 2 for length in image.shape[:2])
-    return image[top : top + side, left : left + side]
 
 
 def write_video(

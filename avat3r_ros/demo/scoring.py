@@ -17,6 +17,7 @@ from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.tracking import FaceTracker
+from avat3r_ros.training.face_scores import landmark_distance
 from avat3r_ros.training.metrics import psnr
 from avat3r_ros.types import Camera, FaceState
 
@@ -116,22 +117,19 @@ def image_scores(
         `landmark_distance_px`: mean distance of 468 landmarks where both faces are found.
         `faces_found`: fraction of pictures in which the tracker finds a face.
     """
-    psnrs, insides, distances = [], [], []
+    psnrs, insides = [], []
     rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RIM_PX + 1, 2 * RIM_PX + 1))
     faces = track_stills(pictures)
-    for picture, truth, face, truth_face in zip(pictures, truths, faces, truth_faces, strict=True):
+    for picture, truth in zip(pictures, truths, strict=True):
         inside = truth.mask.astype(np.float32)
         for values, mask in ((psnrs, cv2.dilate(inside, rim)), (insides, inside)):
             values.append(
                 float(psnr(_chw(picture), _chw(truth.picture), torch.from_numpy(mask)[None]))
             )
-        if face.detected and truth_face.detected:
-            delta = face.landmarks_px[:468] - truth_face.landmarks_px[:468]
-            distances.append(np.linalg.norm(delta, axis=1).mean())
     return {
         "psnr_db": float(np.mean(psnrs)),
         "psnr_inside_db": float(np.mean(insides)),
-        "landmark_distance_px": float(np.mean(distances)) if distances else float("nan"),
+        "landmark_distance_px": landmark_distance(truth_faces, faces),
         "faces_found": float(np.mean([face.detected for face in faces])),
     }
 

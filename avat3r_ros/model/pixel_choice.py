@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from avat3r_ros.model.template_colors import INNER_MOUTH, SKIN, TEETH, TONGUE, surface_groups
+from avat3r_ros.model.template_colors import SKIN, brightness, in_mouth, saturation, surface_groups
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import ReferenceViews
 
@@ -35,11 +35,11 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     group = _groups(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > 0.5)
-    misread = _in_mouth(group)
+    misread = in_mouth(group)
     if bool(on_skin.any()):
         skin = colors[on_skin]
-        brighter = _brightness(colors) > _brightness(skin).median() + GLARE
-        greyer = _saturation(colors) < GLARE_SATURATION * _saturation(skin).median()
+        brighter = brightness(colors) > brightness(skin).median() + GLARE
+        greyer = saturation(colors) < GLARE_SATURATION * saturation(skin).median()
         rim = round(GLARE_RIM * colors.shape[2])
         glare = (on_skin & brighter & greyer)[:, None].float()
         glare = torch.nn.functional.max_pool2d(glare, 2 * rim + 1, stride=1, padding=rim)[:, 0] > 0
@@ -49,8 +49,8 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
 
 def teeth_color(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "3"] | None:
     """Colour of lit teeth where the references show some, else None; arguments as above."""
-    mouth = views.images.float().permute(0, 2, 3, 1)[_in_mouth(_groups(views, template))]
-    teeth = mouth[(_brightness(mouth) > TEETH_BRIGHTNESS) & (_saturation(mouth) < TEETH_SATURATION)]
+    mouth = views.images.float().permute(0, 2, 3, 1)[in_mouth(_groups(views, template))]
+    teeth = mouth[(brightness(mouth) > TEETH_BRIGHTNESS) & (saturation(mouth) < TEETH_SATURATION)]
     return teeth.median(0).values if len(teeth) >= MIN_TEETH_PIXELS else None
 
 
@@ -58,16 +58,3 @@ def _groups(views: ReferenceViews, template: HeadTemplate) -> Tensor:
     """`surface_groups` of every pixel (V, H, W), -1 off the template."""
     triangles = views.binding.triangle_ids.long()
     return torch.where(triangles >= 0, surface_groups(template)[triangles.clamp(min=0)], -1)
-
-
-def _in_mouth(group: Tensor) -> Tensor:
-    return (group == TEETH) | (group == TONGUE) | (group == INNER_MOUTH)
-
-
-def _brightness(colors: Tensor) -> Tensor:
-    return colors.mean(-1)
-
-
-def _saturation(colors: Tensor) -> Tensor:
-    """As in HSV."""
-    return 1 - colors.amin(-1) / colors.amax(-1).clamp(min=1e-3)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from avat3r_ros.geometry import matrices_from_quats_wxyz
 from avat3r_ros.model.layers import zeros_linear
+from avat3r_ros.model.upsampler import coarser_pixels
 from avat3r_ros.types import Gaussians
 
 PIXEL_INPUTS = 3 + 3 + 3 + 2
@@ -63,8 +64,7 @@ def pixel_places(
     """
     side, patch_size = grid_size, image_size / grid_size
     view, y, x = pixels // image_size**2, pixels // image_size % image_size, pixels % image_size
-    own_column, own_row = ((2 * v + 1) * side // (2 * image_size) for v in (x, y))
-    own = (view * side + own_row) * side + own_column
+    own = coarser_pixels(pixels, image_size, side)
     needed = torch.unique(own)
     row = torch.full((int(view.max()) * side**2 + side**2,), -1, device=pixels.device)
     row[needed] = torch.arange(len(needed), device=pixels.device)

@@ -7,7 +7,7 @@ their own, scaled by the photos' brightness.
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
@@ -54,6 +54,21 @@ def surface_groups(template: HeadTemplate) -> Int[Tensor, "f"]:
     }
     table = torch.tensor([of_region.get(name, SKIN) for name in REGIONS])
     return table[template.triangle_regions.long()]
+
+
+def in_mouth(group: Int[Tensor, "*p"]) -> Bool[Tensor, "*p"]:
+    """Which surface groups are inside the mouth."""
+    return (group == TEETH) | (group == TONGUE) | (group == INNER_MOUTH)
+
+
+def brightness(colors: Float[Tensor, "*p 3"]) -> Float[Tensor, "*p"]:
+    """Mean of the channels."""
+    return colors.mean(-1)
+
+
+def saturation(colors: Float[Tensor, "*p 3"]) -> Float[Tensor, "*p"]:
+    """As in HSV."""
+    return 1 - colors.amin(-1) / colors.amax(-1).clamp(min=1e-3)
 
 
 def surface_points(
@@ -110,7 +125,7 @@ def fill_colors(
         colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
     if teeth_color is not None:
         colors[group[faces] == TEETH] = teeth_color
-    interior = (group[faces] == TEETH) | (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
+    interior = in_mouth(group[faces])
     if bool(interior.any()):
         depth = surface_points(neutral, template, faces, weights)[:, 2]
         teeth = group[faces] == TEETH
@@ -147,8 +162,8 @@ def _continued_eye(
     hidden: Float[Tensor, "n 3"],
 ) -> Float[Tensor, "n 3"]:
     """Colours of hidden parts of the eyes: the nearest seen ones, then the white of the eye."""
-    brightness = seen_colors.sum(-1)
-    white = seen_colors[brightness >= torch.quantile(brightness, 0.8)].mean(0)
+    light = seen_colors.sum(-1)
+    white = seen_colors[light >= torch.quantile(light, 0.8)].mean(0)
     distance, nearest = cKDTree(seen_points.numpy()).query(hidden.numpy(), k=EYE_NEIGHBORS)
     distance = torch.from_numpy(distance).float()
     weight = 1 / (distance + 3e-4)

@@ -32,7 +32,9 @@ from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.template_colors import (
     LEFT_OUT,
     SKIN,
+    brightness,
     fill_colors,
+    saturation,
     surface_groups,
     surface_points,
 )
@@ -201,9 +203,9 @@ def _around_lids(
     face = inside & template.region_mask("skin")[shown]
     if not bool(face.any()):
         return around[shown]
-    brightness, saturation = colors.mean(-1), 1 - colors.amin(-1) / colors.amax(-1).clamp(min=1e-3)
-    foreign = (brightness < LID_BRIGHTNESS * brightness[face].median()) | (
-        saturation < LID_SATURATION * saturation[face].median()
+    light, tint = brightness(colors), saturation(colors)
+    foreign = (light < LID_BRIGHTNESS * light[face].median()) | (
+        tint < LID_SATURATION * tint[face].median()
     )
     return template.region_mask("brows")[shown] | (around[shown] & foreign)
 

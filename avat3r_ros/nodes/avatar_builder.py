@@ -21,13 +21,13 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header
 
 from avat3r_ros.animation import compile_avatar, quick
 from avat3r_ros.avatar_file import load_avatar, save_avatar
 from avat3r_ros.nodes.conversions import msg_from_avatar
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
+from avat3r_ros.nodes.qos import LATCHED
 from avat3r_ros.nodes.view_capture import CaptureConfig, CaptureProgress, capture_views
 from avat3r_ros.pipeline import (
     BuildCancelledError,
@@ -36,8 +36,6 @@ from avat3r_ros.pipeline import (
     build_avatar_from_photos,
 )
 from avat3r_ros.types import Avatar
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 Report = Callable[[str, float, CaptureProgress | None], None]
 

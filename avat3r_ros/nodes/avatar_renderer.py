@@ -20,7 +20,6 @@ from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_srvs.srv import SetBool
 
 from avat3r_ros.animation import Animator
@@ -43,7 +42,7 @@ from avat3r_ros.nodes.presence import (
     SecondSourceError,
     State,
 )
-from avat3r_ros.nodes.qos import ImageQosConfig, expression_request
+from avat3r_ros.nodes.qos import LATCHED, ImageQosConfig, expression_request
 from avat3r_ros.nodes.quality import QualityConfig
 from avat3r_ros.nodes.renderer_config import RendererConfig
 from avat3r_ros.nodes.scene_renderer import Scene, SceneRenderer
@@ -57,9 +56,6 @@ from avat3r_ros.nodes.viewpoint import (
 )
 from avat3r_ros.rendering import FrameRenderer
 from avat3r_ros.types import Avatar, Gaussians
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""Reliable, and late joiners get the last message."""
 
 TICK_S, EASING_TICK_S = 0.03, 1 / 60
 """How often the animation looks at the clock while nothing arrives; and while the face eases."""

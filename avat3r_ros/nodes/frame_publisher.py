@@ -9,7 +9,7 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from jaxtyping import UInt8
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -24,7 +24,7 @@ from avat3r_ros.nodes.images import msg_from_image
 from avat3r_ros.nodes.managed import ManagedNode
 from avat3r_ros.nodes.overlay import draw_badge, veil_over
 from avat3r_ros.nodes.parameters import ranged
-from avat3r_ros.nodes.qos import ImageQosConfig
+from avat3r_ros.nodes.qos import LATCHED, ImageQosConfig
 from avat3r_ros.nodes.scene_renderer import Frame, Scene
 from avat3r_ros.nodes.viewpoint import ViewConfig, placeholder_picture
 from avat3r_ros.types import Gaussians
@@ -93,8 +93,7 @@ class FramePublisher:
         self._pose = self._make(PoseStamped, "~/render_pose")
         self._points = self._make(PointCloud2, "~/gaussians")
         self._times = self._make(DiagnosticArray, "~/frame_times")
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._status = self._make(RendererStatus, "~/status", latched)
+        self._status = self._make(RendererStatus, "~/status", LATCHED)
         self._points_sent_s = -np.inf
         self._placeholder = placeholder_picture(view.width, view.height, NOBODY_TEXT)
 

@@ -13,17 +13,12 @@ from sensor_msgs.msg import Image
 from avat3r_ros.nodes.images import image_from_msg
 from avat3r_ros.nodes.managed import ManagedNode
 from avat3r_ros.nodes.viewpoint import ViewConfig
+from avat3r_ros.pictures import middle_cut
 
 
 def cover(image: UInt8[np.ndarray, "h w 3"], width: int, height: int) -> np.ndarray:
     """Cut and resize a picture so that it fills `width` x `height` undistorted, from its middle."""
-    scale = max(width / image.shape[1], height / image.shape[0])
-    size = [
-        min(have, max(1, round(want / scale)))
-        for have, want in zip(image.shape[:2], (height, width), strict=True)
-    ]
-    top, left = ((have - cut) // 2 for have, cut in zip(image.shape[:2], size, strict=True))
-    cut = image[top : top + size[0], left : left + size[1]]
+    cut = middle_cut(image, width, height)
     if cut.shape[:2] == (height, width):
         return np.ascontiguousarray(cut)
     return cv2.resize(cut, (width, height), interpolation=cv2.INTER_LINEAR)

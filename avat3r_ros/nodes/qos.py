@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from rclpy.duration import Duration
-from rclpy.qos import HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    LivelinessPolicy,
+    QoSProfile,
+    ReliabilityPolicy,
+)
 
 from avat3r_ros.nodes.parameters import ranged
 
@@ -18,6 +24,9 @@ EXPRESSION_OFFER = QoSProfile(
     liveliness_lease_duration=Duration(seconds=ALIVE_S),
 )
 """An old code is worthless: it is never sent again."""
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Reliable, and late joiners get the last message."""
 
 
 @dataclass(frozen=True)

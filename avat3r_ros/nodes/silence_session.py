@@ -24,7 +24,7 @@ import rclpy
 from avat3r.msg import Avatar, RendererStatus
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -33,6 +33,7 @@ from avat3r_ros.charts import Span, timeline_picture
 from avat3r_ros.nodes.conversions import msg_from_avatar, stamp_s_from_msg
 from avat3r_ros.nodes.images import image_from_msg, msg_from_image
 from avat3r_ros.nodes.presence import PresenceConfig, State
+from avat3r_ros.nodes.qos import LATCHED
 from avat3r_ros.nodes.supervisor import NodeProcesses, listen_as_nodes_do, telepresence_nodes
 from avat3r_ros.pictures import write_png
 
@@ -88,15 +89,14 @@ class OperatorAndAudience(Node):
         self.log = Log()
         self._start_s = time.monotonic()
         self._rng = np.random.default_rng(0)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._avatar = self.create_publisher(Avatar, "avatar", latched)
+        self._avatar = self.create_publisher(Avatar, "avatar", LATCHED)
         self._avatar.publish(msg_from_avatar(load_avatar(avatar_path), Header()))
         self._images = self.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)
         self.create_subscription(
             Image, "rendered/image_raw", self._on_frame, qos_profile_sensor_data
         )
         status = "avatar_renderer/status"
-        self.create_subscription(RendererStatus, status, self._on_status, latched)
+        self.create_subscription(RendererStatus, status, self._on_status, LATCHED)
         self.create_timer(1 / RATE_HZ, self._send)
 
     def now_s(self) -> float:

@@ -15,9 +15,9 @@ from avat3r.msg import RendererStatus
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from avat3r_ros.nodes.presence import State
+from avat3r_ros.nodes.qos import LATCHED
 
 TOTAL = "captured to published"
 WAYS = (
@@ -77,9 +77,8 @@ class GraphWatch:
         self._prefix = f"/{namespace.strip('/')}/" if namespace.strip("/") else "/"
         self._values: dict[str, dict[str, str]] = {}
         self._status: RendererStatus | None = None
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         status = f"{self._prefix}avatar_renderer/status"
-        node.create_subscription(RendererStatus, status, self._on_status, latched)
+        node.create_subscription(RendererStatus, status, self._on_status, LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def line(self) -> str:

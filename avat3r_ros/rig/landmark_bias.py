@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 from safetensors import safe_open
 
+from avat3r_ros.geometry import camera_direction, pose_matrix
+
 BIAS_PATH = Path(__file__).parents[1] / "assets" / "landmark_bias.safetensors"
 
 MAX_ANGLE_RAD = np.radians(45.0)
@@ -55,7 +57,6 @@ class LandmarkBias:
             rotation: Of camera_from_head.
             translation: Of camera_from_head, metres.
         """
-        x, y, z = -rotation.T @ translation / np.linalg.norm(translation)
-        angles = np.array([np.arctan2(x, z), np.arcsin(np.clip(y, -1, 1))])
+        angles = np.array(camera_direction(pose_matrix(rotation, translation)))
         angles = angles.clip(-MAX_ANGLE_RAD, MAX_ANGLE_RAD)
         return np.einsum("d,ldc->lc", np.concatenate([[1.0], angles]), self.offsets)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses
@@ -92,12 +93,7 @@ def perturbed(
 
 def _similarity(how: Perturbation, rng: np.random.Generator) -> Similarity:
     turn = np.radians(rng.normal(0, how.turn_deg / np.sqrt(3), 3))
-    angle = np.linalg.norm(turn)
-    axis = turn / max(angle, 1e-9)
-    cross = np.array(
-        [[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]]
-    )  # Rodrigues' formula
-    rotation = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    rotation = Rotation.from_rotvec(turn).as_matrix()
     scale = float(np.exp(rng.normal(0, how.growth)))
     shift = rng.normal(0, how.shift_m, 3)
     return Similarity(scale, rotation, _MIDDLE_HEAD_M - scale * rotation @ _MIDDLE_HEAD_M + shift)
