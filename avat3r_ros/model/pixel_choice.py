@@ -1,7 +1,8 @@
 """Which reference pixels become Gaussians, and what the others still tell.
 
 A fit is off by millimetres. On skin that is a slight shift; in the mouth it paints teeth on the
-tongue and on the lips. Collars and rim lights would stay as white stripes along the jaw.
+tongue and on the lips. Collars and rim lights would stay as white stripes along the jaw; above the
+mouth such pixels are white hair, grey brows or the whites of the eyes, and stay.
 """
 
 import torch
@@ -13,8 +14,8 @@ from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import ReferenceViews
 
 GLARE, GLARE_SATURATION = 0.3, 0.5
-"""A pixel on skin is glare, cloth or a tooth when it is this much brighter than the person's median
-skin (sRGB) and has less than this share of its saturation. Pale skin has no room above it."""
+"""A pixel on the jaw or the neck is glare or cloth when it is this much brighter than the person's
+median skin (sRGB) and has less than this share of its saturation. Pale skin has no room above."""
 
 GLARE_RIM = 0.008
 """Width of the rim around glare that it still brightens, as a share of the picture."""
@@ -26,7 +27,7 @@ MIN_TEETH_PIXELS = 16
 
 
 def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor, "v 1 h w"]:
-    """Pixels that would be painted on the wrong surface: the inside of the mouth, glare, cloth.
+    """Pixels that would be painted on the wrong surface: the mouth's inside, glare along the jaw.
 
     Args:
         views: References, bound to the template.
@@ -35,15 +36,16 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     group = _groups(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > 0.5)
+    on_jaw = on_skin & _jaw_and_neck(template)[views.binding.triangle_ids.clamp(min=0).long()]
     misread = in_mouth(group)
     if bool(on_skin.any()):
         skin = colors[on_skin]
         brighter = brightness(colors) > brightness(skin).median() + GLARE
         greyer = saturation(colors) < GLARE_SATURATION * saturation(skin).median()
         rim = round(GLARE_RIM * colors.shape[2])
-        glare = (on_skin & brighter & greyer)[:, None].float()
+        glare = (on_jaw & brighter & greyer)[:, None].float()
         glare = torch.nn.functional.max_pool2d(glare, 2 * rim + 1, stride=1, padding=rim)[:, 0] > 0
-        misread |= glare & (group == SKIN)
+        misread |= glare & on_skin
     return misread[:, None]
 
 
@@ -52,6 +54,13 @@ def teeth_color(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, 
     mouth = views.images.float().permute(0, 2, 3, 1)[in_mouth(_groups(views, template))]
     teeth = mouth[(brightness(mouth) > TEETH_BRIGHTNESS) & (saturation(mouth) < TEETH_SATURATION)]
     return teeth.median(0).values if len(teeth) >= MIN_TEETH_PIXELS else None
+
+
+def _jaw_and_neck(template: HeadTemplate) -> Bool[Tensor, "f"]:
+    """Triangles of skin below the lips of the neutral head."""
+    height = template.neutral[template.triangles.long()].mean(1)[:, 1]
+    lips = height[template.region_mask("lips")].min()
+    return template.region_mask("skin", "neck") & (height < lips)
 
 
 def _groups(views: ReferenceViews, template: HeadTemplate) -> Tensor:

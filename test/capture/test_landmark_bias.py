@@ -85,3 +85,9 @@ def test_far_sides_get_the_shift_of_the_measured_edge(bias):
     np.testing.assert_allclose(bias.shifts(beyond[:3, :3], beyond[:3, 3]), at_edge, atol=1e-6)
     front = look_at_head(0.0, 0.0, 0.6)
     assert not np.allclose(bias.shifts(front[:3, :3], front[:3, 3]), at_edge, atol=1e-4)
+
+
+def test_the_shipped_offsets_do_not_move_the_face_as_a_whole():
+    constant = LandmarkBias.load().offsets[:, 0]
+    assert np.abs(constant.mean(0)).max() < 1e-6
+    assert np.linalg.norm(constant, axis=1).mean() > 5e-4, "but landmarks lie beside their places"

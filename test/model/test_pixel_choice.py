@@ -8,8 +8,18 @@ import torch
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.pixel_choice import misread_pixels, teeth_color
+from avat3r_ros.rig import REGIONS
 
 SKIN, IVORY = torch.tensor([0.7, 0.45, 0.35]), torch.tensor([0.9, 0.86, 0.8])
+
+
+@pytest.fixture
+def template(template):
+    """The head of the other tests, the lower half of its lips being a neck."""
+    height = template.neutral[template.triangles].mean(1)[:, 1]
+    low = template.region_mask("lips") & (height < -0.05)
+    regions = torch.where(low, REGIONS.index("neck"), template.triangle_regions)
+    return dataclasses.replace(template, triangle_regions=regions)
 
 
 @pytest.fixture
@@ -37,8 +47,12 @@ def test_the_inside_of_the_mouth_is_never_taken_from_pixels(person, template):
     assert torch.equal(misread_pixels(person, template), mouth)
 
 
-def test_bright_grey_on_skin_goes_with_its_rim_and_bright_skin_stays(person, template):
-    row, column = middle(region(person, template, "skin"))
+def jaw(views, template):
+    return region(views, template, "neck")
+
+
+def test_bright_grey_on_the_jaw_goes_with_its_rim_and_bright_skin_stays(person, template):
+    row, column = middle(jaw(person, template))
     bright_skin = dataclasses.replace(person, images=person.images.clone())
     bright_skin.images[0, :, row, column] = SKIN * 1.4
     assert not misread_pixels(bright_skin, template)[0, 0, row, column], "a shining forehead"
@@ -48,10 +62,17 @@ def test_bright_grey_on_skin_goes_with_its_rim_and_bright_skin_stays(person, tem
     assert not glare[row, column + 3]
 
 
+def test_white_hair_and_grey_brows_are_no_glare(person, template):
+    above = region(person, template, "scalp", "brows", "skin") & ~jaw(person, template)
+    person.images[:] = torch.where(above, 0.95, person.images * 0.3)
+    assert float(above.sum()) > 100
+    assert not (misread_pixels(person, template) & above).any()
+
+
 def test_pale_skin_has_no_glare(person, template):
     pale = torch.tensor([0.92, 0.82, 0.78])[:, None, None]
     person.images[:] = torch.where(person.binding.triangle_ids[:, None] >= 0, pale, 0.0)
-    row, column = middle(region(person, template, "skin"))
+    row, column = middle(jaw(person, template))
     person.images[0, :, row, column] = 1.0
     assert not misread_pixels(person, template)[0, 0, row, column]
 
