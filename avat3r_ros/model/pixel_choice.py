@@ -1,8 +1,8 @@
 """Which reference pixels become Gaussians, and what the others still tell.
 
 A fit is off by millimetres. On skin that is a slight shift; in the mouth it paints teeth on the
-tongue and on the lips. Collars and rim lights would stay as white stripes along the jaw; above the
-mouth such pixels are white hair, grey brows or the whites of the eyes, and stay.
+tongue and on the lips. Collars and rim lights would stay as white stripes along the jaw, but white
+beards and hair must stay: those are white in every photo.
 """
 
 import torch
@@ -14,8 +14,14 @@ from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import ReferenceViews
 
 GLARE, GLARE_SATURATION = 0.3, 0.5
-"""A pixel on the jaw or the neck is glare or cloth when it is this much brighter than the person's
-median skin (sRGB) and has less than this share of its saturation. Pale skin has no room above."""
+"""A pixel on skin may be glare or cloth when it is this much brighter than the person's median skin
+(sRGB) and has less than this share of its saturation. Pale skin has no room above."""
+
+GLARE_FREE_REGIONS = ("scalp", "brows", "ears", "lid_left", "lid_right")
+"""Skin whose bright grey pixels are hair and the whites of the eyes."""
+
+OTHERS_PIXELS = 0.5
+"""Another photo shows a corner of the template from this many pixels around it on."""
 
 GLARE_RIM = 0.008
 """Width of the rim around glare that it still brightens, as a share of the picture."""
@@ -36,17 +42,51 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     group = _groups(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > 0.5)
-    on_jaw = on_skin & _jaw_and_neck(template)[views.binding.triangle_ids.clamp(min=0).long()]
     misread = in_mouth(group)
     if bool(on_skin.any()):
         skin = colors[on_skin]
         brighter = brightness(colors) > brightness(skin).median() + GLARE
         greyer = saturation(colors) < GLARE_SATURATION * saturation(skin).median()
+        glare = _glare(views, template, on_skin, on_skin & brighter & greyer)
         rim = round(GLARE_RIM * colors.shape[2])
-        glare = (on_jaw & brighter & greyer)[:, None].float()
-        glare = torch.nn.functional.max_pool2d(glare, 2 * rim + 1, stride=1, padding=rim)[:, 0] > 0
-        misread |= glare & on_skin
+        wide = torch.nn.functional.max_pool2d(glare[:, None].float(), 2 * rim + 1, 1, rim)[:, 0] > 0
+        misread |= wide & on_skin
     return misread[:, None]
+
+
+def _glare(
+    views: ReferenceViews,
+    template: HeadTemplate,
+    on_skin: Bool[Tensor, "v h w"],
+    bright: Bool[Tensor, "v h w"],
+) -> Bool[Tensor, "v h w"]:
+    """Bright pixels where another photo shows skin, or on the jaw and neck where none shows any."""
+    triangles = template.triangles.long()
+    ids = views.binding.triangle_ids.clamp(min=0).long()
+    kept_free = template.region_mask(*GLARE_FREE_REGIONS)[ids]
+    shown, shown_bright = (
+        torch.stack(
+            [
+                torch.zeros(len(template.neutral)).index_add_(
+                    0, triangles[ids[v][chosen[v]]].flatten(),
+                    views.binding.barycentrics[v][chosen[v]].float().flatten(),
+                )
+                for v in range(len(ids))
+            ]
+        )
+        for chosen in (on_skin, bright)
+    )  # fmt: skip
+    glare = torch.zeros_like(bright)
+    low = _jaw_and_neck(template)
+    for v in range(len(ids)):
+        others = torch.arange(len(ids)) != v
+        known = shown[others].sum(0) > OTHERS_PIXELS
+        skin_there = known & (shown_bright[others].sum(0) < 0.5 * shown[others].sum(0))
+        corners = triangles[ids[v]]
+        contradicted = skin_there[corners].float().mean(-1) > 0.5
+        unseen = ~known[corners].any(-1)
+        glare[v] = bright[v] & ~kept_free[v] & (contradicted | (unseen & low[ids[v]]))
+    return glare
 
 
 def teeth_color(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "3"] | None:

@@ -11,6 +11,7 @@ from avat3r_ros.model.pixel_choice import misread_pixels, teeth_color
 from avat3r_ros.rig import REGIONS
 
 SKIN, IVORY = torch.tensor([0.7, 0.45, 0.35]), torch.tensor([0.9, 0.86, 0.8])
+WHITE = torch.tensor([0.95, 0.95, 1.0])
 
 
 @pytest.fixture
@@ -47,32 +48,51 @@ def test_the_inside_of_the_mouth_is_never_taken_from_pixels(person, template):
     assert torch.equal(misread_pixels(person, template), mouth)
 
 
-def jaw(views, template):
-    return region(views, template, "neck")
-
-
-def test_bright_grey_on_the_jaw_goes_with_its_rim_and_bright_skin_stays(person, template):
-    row, column = middle(jaw(person, template))
+def test_bright_grey_that_another_photo_shows_as_skin_goes_with_its_rim(person, template):
+    row, column = middle(region(person, template, "skin"))
     bright_skin = dataclasses.replace(person, images=person.images.clone())
     bright_skin.images[0, :, row, column] = SKIN * 1.4
     assert not misread_pixels(bright_skin, template)[0, 0, row, column], "a shining forehead"
-    person.images[0, :, row, column] = torch.tensor([0.95, 0.95, 1.0])
+    person.images[0, :, row, column] = WHITE
     glare = misread_pixels(person, template)[0, 0]
     assert glare[row, column] and glare[row, column + 1], "what it brightens beside it"
     assert not glare[row, column + 3]
 
 
-def test_white_hair_and_grey_brows_are_no_glare(person, template):
-    above = region(person, template, "scalp", "brows", "skin") & ~jaw(person, template)
-    person.images[:] = torch.where(above, 0.95, person.images * 0.3)
-    assert float(above.sum()) > 100
-    assert not (misread_pixels(person, template) & above).any()
+def test_bright_grey_that_all_photos_show_is_the_person(person, template):
+    face = region(person, template, "skin", "lips", "neck", "scalp", "brows", "lid_left")
+    person.images[:] = torch.where(face, WHITE[:, None, None], person.images * 0.3)
+    forehead = face & (person.position_maps[:, 1:2] > 0.04)
+    person.images[:] = torch.where(forehead, SKIN[:, None, None], person.images)
+    assert not (misread_pixels(person, template) & face).any(), "a white beard"
+
+
+def test_bright_grey_that_only_one_photo_sees_goes_from_the_jaw_alone(person, template):
+    alone = dataclasses.replace(person, masks=person.masks.clone())
+    alone.masks[1] = 0.0
+    neck, cheek = (middle(region(alone, template, name)) for name in ("neck", "skin"))
+    for row, column in (neck, cheek):
+        alone.images[0, :, row, column] = WHITE
+    glare = misread_pixels(alone, template)[0, 0]
+    assert glare[neck], "a collar"
+    assert not glare[cheek]
+
+
+def test_white_hair_stays_whatever_another_photo_shows_there(person, template):
+    row, column = middle(region(person, template, "skin"))
+    person.images[0, :, row, column] = WHITE
+    assert misread_pixels(person, template)[0, 0, row, column]
+    hairy = torch.where(
+        template.region_mask("skin"), REGIONS.index("scalp"), template.triangle_regions
+    )
+    shaggy = dataclasses.replace(template, triangle_regions=hairy)
+    assert not misread_pixels(person, shaggy)[0, 0, row, column]
 
 
 def test_pale_skin_has_no_glare(person, template):
     pale = torch.tensor([0.92, 0.82, 0.78])[:, None, None]
     person.images[:] = torch.where(person.binding.triangle_ids[:, None] >= 0, pale, 0.0)
-    row, column = middle(jaw(person, template))
+    row, column = middle(region(person, template, "neck"))
     person.images[0, :, row, column] = 1.0
     assert not misread_pixels(person, template)[0, 0, row, column]
 
