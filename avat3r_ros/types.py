@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -105,6 +105,7 @@ class HeadCrops:
         cameras: One camera per view; each is relative to the head at that view's moment.
         codes: Expression code of each view, as the template fit refined it, `arkit_52`.
         identity: Head-template identity coefficients (standard deviations).
+        hair: Which pixels show hair, on the head template and beside it; None if nobody looked.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -112,6 +113,7 @@ class HeadCrops:
     cameras: Camera
     codes: Float[Tensor, "v e"]
     identity: Float[Tensor, "k"]
+    hair: Bool[Tensor, "v 1 h w"] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from avat3r_ros import native
+from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
@@ -26,15 +27,21 @@ BOX_SIZE_M = 0.32
 NECK_BELOW_CHIN_M = 0.03
 """How far under the chin of the resting face the neck is cut, in front."""
 
-HAIR_BELOW_CHIN_M = 0.0
-"""The same for what is off the template. Beside and above the chin, up to `CLOTHES_ABOVE_CHIN_M`,
-it stays only where it hangs together with hair at eye level: collars and shoulders do not."""
+HAIR_BELOW_CHIN_M = 0.03
+"""The same for what is off the template. Up to `CLOTHES_ABOVE_CHIN_M` it stays only where it hangs
+together with hair at eye level, or continues it in colour: collars and shoulders do not."""
 
 CLOTHES_ABOVE_CHIN_M = 0.06
 EYES_ABOVE_CHIN_M = 0.1
 
 HAIR_STRAND_M = 0.008
 """Width above which something off the template is a strand of hair and not the fit's error."""
+
+FACE_HALF_WIDTH_M = 0.03
+"""So near the middle of the face, between eyes and chin, there is skin whatever the hair."""
+
+SEEN_MASK = 0.5
+"""Pixels of the soft matte below this are background."""
 
 NECK_SLOPE = 0.25
 """The cut rises by this much per metre towards the nape."""
@@ -72,7 +79,7 @@ def crop_heads(
     identity = torch.from_numpy(np.asarray(fit.identity, np.float32))
     codes = torch.from_numpy(np.asarray(fit.codes, np.float32))
     chin = template.landmarks(template.vertices(identity))[CHIN_LANDMARK].numpy()
-    crops, masks, intrinsics = [], [], []
+    crops, masks, hairs, intrinsics = [], [], [], []
     for view, (image, matte) in enumerate(zip(images, mattes, strict=True)):
         if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != matte.shape:
             raise ValueError(
@@ -85,9 +92,11 @@ def crop_heads(
         picture = _resample(image.astype(np.float32) / 255, left, top, size, image_size)
         mask = _resample(matte.astype(np.float32), left, top, size, image_size).clip(0, 1)
         vertices = template.vertices(identity, codes[view]).numpy()
-        mask = mask * _above_neck_cut(vertices, template, k, pose, mask, chin)
+        above, hair = _above_neck_cut(vertices, template, k, pose, picture, mask, chin)
+        mask = mask * above
         crops.append((picture * mask[..., None]).transpose(2, 0, 1))
         masks.append(mask[None])
+        hairs.append(hair[None])
         intrinsics.append(k)
     return HeadCrops(
         images=torch.from_numpy(np.stack(crops)).float().clamp(0, 1),
@@ -100,6 +109,7 @@ def crop_heads(
         ),
         codes=codes,
         identity=identity,
+        hair=torch.from_numpy(np.stack(hairs)),
     )
 
 
@@ -141,10 +151,11 @@ def _above_neck_cut(
     template: HeadTemplate,
     intrinsics: np.ndarray,
     camera_from_head: np.ndarray,
+    picture: np.ndarray,
     mask: np.ndarray,
     chin: np.ndarray,
-) -> np.ndarray:
-    """1 above the neck plane, 0 below and on clothes, in every pixel of a square crop.
+) -> tuple[np.ndarray, np.ndarray]:
+    """1 above the neck plane, 0 below and on clothes, in every pixel of a square crop; and hair.
 
     A pixel on the template is where its surface point is, and only the neck and scalp are ever cut,
     so that an open jaw stays whole. Others (hair, clothes) are taken to be as far away as the
@@ -178,5 +189,14 @@ def _above_neck_cut(
     _, parts = cv2.connectedComponents(cv2.erode(off_head, disc))
     hair_parts = np.setdiff1d(parts[over_chin > EYES_ABOVE_CHIN_M], 0)
     hair = cv2.dilate(np.isin(parts, hair_parts).astype(np.uint8), disc) > 0
+    on_scalp = on_head & template.region_mask("scalp").numpy()[np.maximum(ids, 0)]
+    over_eyes = over_chin > EYES_ABOVE_CHIN_M
+    middle = (np.abs(points[..., 0]) < FACE_HALF_WIDTH_M) & (over_chin > 0)
+    hair |= hair_pixels(
+        picture,
+        mask > SEEN_MASK,
+        certain=(on_scalp | (off_head > 0)) & (mask > 0.9) & over_eyes,
+        skin=on_head & ~on_scalp & middle & ~over_eyes,
+    )
     clothes = (off_head > 0) & ~hair & (over_chin < CLOTHES_ABOVE_CHIN_M)
-    return np.where(clothes, 0.0, above).astype(np.float32)
+    return np.where(clothes, 0.0, above).astype(np.float32), hair

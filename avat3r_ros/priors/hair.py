@@ -1,9 +1,10 @@
 """Hair as a shell: how far it stands off the scalp, from what the mattes show beyond the mesh.
 
-The mesh is bald. Where a matte reaches beyond the mesh's outline, the hair at that outline is so
-thick. Each photo tells this along one curve over the scalp; in between, thickness is interpolated
-smoothly, and it is zero at the hairline. All photos then share one hair surface, so that it neither
-doubles nor fans out between them.
+The mesh is bald. Hair is on its scalp, and on its sides where photos show hair in front of them.
+Where a matte reaches beyond the mesh's outline, the hair at that outline is so thick. Each photo
+tells this along one curve over the head; in between, thickness is interpolated smoothly, and it is
+zero at the hairline. All photos then share one hair surface, so that it neither doubles nor fans
+out between them.
 """
 
 import cv2
@@ -24,8 +25,11 @@ MIN_PIXELS_OFF = 1.5
 SMOOTHNESS = 0.15
 """Weight of neighbours' agreement against each observation."""
 
+SIDE_FACING = 0.5
+"""Skin whose normal looks forward by less than this cosine may lie under long hair."""
+
 OUTLINE_FACING = 0.2
-"""Scalp seen at a smaller cosine than this makes the outline of a photo."""
+"""Hair seen at a smaller cosine than this makes the outline of a photo."""
 
 
 def hair_thickness(
@@ -39,33 +43,51 @@ def hair_thickness(
         normals: (v, 3) coarse outward normals of the person's resting head.
 
     Returns:
-        (v,) metres along the normals; 0 off the scalp.
+        (v,) metres along the normals; 0 where there is no hair.
     """
     triangles = template.triangles.numpy()
-    scalp = np.unique(triangles[template.region_mask("scalp").numpy()])
     outer_regions = ("skin", "scalp", "neck", "ears", "brows", "lips")
     outer = np.unique(triangles[template.region_mask(*outer_regions).numpy()])
-    on_scalp = np.zeros(len(normals), bool)
-    on_scalp[scalp] = True
+    hairy = _hairy(views, template, normals)
 
     total, count = np.zeros(len(normals)), np.zeros(len(normals))
     for view in views:
-        observed, valid = _observe(view, normals, outer, on_scalp)
+        observed, valid = _observe(view, normals, outer, hairy)
         total += np.where(valid, observed, 0) ** 2
         count += valid
     if not (total > 0).any():
         return np.zeros(len(normals))
     # The quadratic mean leans to the thicker: a fit that is off hides hair behind the mesh.
-    return _interpolate(np.sqrt(total / np.maximum(count, 1)), count, triangles, on_scalp)
+    return _interpolate(np.sqrt(total / np.maximum(count, 1)), count, triangles, hairy)
+
+
+def _hairy(views: list[ReferenceView], template: HeadTemplate, normals: np.ndarray) -> np.ndarray:
+    """Vertices that may carry hair: the scalp, and sides that photos show to be covered, (v,)."""
+    triangles = template.triangles.numpy()
+
+    def of(*regions: str) -> np.ndarray:
+        chosen = np.zeros(len(normals), bool)
+        chosen[triangles[template.region_mask(*regions).numpy()]] = True
+        return chosen
+
+    seen, hair = np.zeros(len(normals)), np.zeros(len(normals))
+    for view in views:
+        vertices = view.vertices.astype(np.float64)
+        row, column, _, _ = view.pixels_of(vertices)
+        sees = view.sees(vertices)
+        seen += sees
+        hair += sees & view.hair[row, column]
+    aside = of("skin", "neck", "ears") & (normals[:, 2] < SIDE_FACING)
+    return of("scalp") | (aside & (hair > 0.5 * seen))
 
 
 def _observe(
-    view: ReferenceView, normals: np.ndarray, outer: np.ndarray, on_scalp: np.ndarray
+    view: ReferenceView, normals: np.ndarray, outer: np.ndarray, hairy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Thickness that one view shows at its outline, and where it shows any, (v,) each."""
     vertices = view.vertices.astype(np.float64)
     row, column, inside, _ = view.pixels_of(vertices)
-    outline = on_scalp & inside & (np.abs(view.facing(vertices, normals)) < OUTLINE_FACING)
+    outline = hairy & inside & (np.abs(view.facing(vertices, normals)) < OUTLINE_FACING)
     thickness = np.zeros(len(vertices))
     beyond = ~view.on_mesh & (view.mask > SEEN_MASK)
     off_mesh = (~view.on_mesh).astype(np.uint8)
@@ -75,8 +97,8 @@ def _observe(
         _, nearest = cKDTree(vertices[outer]).query(points, distance_upper_bound=MAX_THICKNESS_M)
         near = nearest < len(outer)
         points, vertex = points[near], outer[nearest[near]]
-        over_scalp = on_scalp[vertex]
-        points, vertex = points[over_scalp], vertex[over_scalp]
+        over_hairy = hairy[vertex]
+        points, vertex = points[over_hairy], vertex[over_hairy]
         height = ((points - vertices[vertex]) * normals[vertex]).sum(1)
         np.maximum.at(thickness, vertex, height.clip(0, MAX_THICKNESS_M))
     # An outline vertex without hair beyond it has none, unless the crop ends there.

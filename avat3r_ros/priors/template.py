@@ -1,7 +1,8 @@
 """Position maps from the fitted head template: where on the head each reference pixel lies.
 
 crops, cameras, codes ──rasterize──► surface point, triangle, barycentrics of each pixel
-                      ──hair──────► the scalp is lifted to where the mattes show hair
+                      ──hair──────► the scalp is lifted to where the mattes show hair; what hangs
+                                    beside the head is put where no photo denies it
                       ──claims────► which of several views may speak for a surface point
 """
 
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 
 from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.priors.free_hair import MATTE_TOLERANCE_M, place_free_hair
 from avat3r_ros.priors.hair import hair_thickness
 from avat3r_ros.priors.view import SEEN_MASK, ReferenceView
 from avat3r_ros.rig import HeadTemplate
@@ -19,9 +21,6 @@ from avat3r_ros.types import HeadCrops, ReferenceViews, SurfaceBinding
 
 OFF_MESH_CONFIDENCE = 0.55
 """Of pixels off the mesh: just kept, and drawn fainter than the face."""
-
-MATTE_TOLERANCE_M = 0.012
-"""How far outside another photo's matte they may project: so good are fits of skulls and hair."""
 
 OWNER_RADIUS_M = 0.02
 """Size of the neighbourhood on the mesh that decides which view shows what is off the mesh."""
@@ -57,6 +56,7 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
     if thickness.any():
         for view in views:
             view.draw(thickness[:, None] * normals)
+    place_free_hair(views)
     _prefer_frontal(views, crops.codes.numpy())
     confidence = np.stack([_confidence(view, views, normals) for view in views])
     positions = np.stack([view.points for view in views])
@@ -136,7 +136,7 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
     reach = OWNER_RADIUS_M / view.pixel_size_m()
     owned = gaussian_filter(np.where(on & (confidence > 0.5), 1.0, 0.0), reach, truncate=6)
     present = gaussian_filter(on.astype(float), reach, truncate=6)
-    supported = (owned > 0.5 * present)[off]
+    supported = (owned > 0.5 * present)[off] | view.free_hair[off]
     for other in views:
         if other is not view:
             # What another photo shows as background is not there.

@@ -27,10 +27,14 @@ class ReferenceView:
 
     Attributes:
         mask: Soft matte.
+        hair: Which pixels show hair, as far as is known.
+        free_hair: Those off the mesh whose place `place_free_hair` found.
         vertices: Of the head in this view's expression, with hair once `draw` was given some.
         ids: Triangle of each pixel, -1 off the mesh.
         weights: Its barycentrics.
-        points: Surface point of each pixel; off the mesh, a guess (see `_guess_off_mesh`).
+        points: Surface point of each pixel; off the mesh, a guess: beside the skull, or as deep as
+            the mesh next to it.
+        beside_skull: Where the pixels' rays pass the skull.
         on_mesh: Where `ids` is not -1.
         bonus: Advantage of this view over the others.
     """
@@ -38,6 +42,10 @@ class ReferenceView:
     def __init__(self, crops: HeadCrops, template: HeadTemplate, index: int) -> None:
         self.bonus = 0.0
         self.mask = crops.masks[index, 0].double().numpy()
+        self.hair = (
+            np.zeros(self.mask.shape, bool) if crops.hair is None else crops.hair[index, 0].numpy()
+        )
+        self.free_hair = np.zeros(self.mask.shape, bool)
         self.height, self.width = self.mask.shape
         self.intrinsics = crops.cameras.intrinsics[index].double().numpy()
         self.camera_from_head = crops.cameras.camera_from_head[index].double().numpy()
@@ -63,31 +71,35 @@ class ReferenceView:
         self.on_mesh = self.ids >= 0
         corners = self.vertices[self.triangles[np.maximum(self.ids, 0)]]
         self.points = (self.weights[..., None] * corners).sum(-2)
-        self.points[~self.on_mesh] = self._guess_off_mesh()
+        rays, depth = self._beside_skull()
+        self.beside_skull = self.center + rays * depth[..., None]
+        depth = self._continued(depth)
+        self.points[~self.on_mesh] = (self.center + rays * depth[..., None])[~self.on_mesh]
 
     def pixel_size_m(self) -> float:
         """Side of a pixel at the distance of the skull."""
         return float(np.linalg.norm(self.center - SKULL_CENTER_HEAD_M) / self.intrinsics[0, 0])
 
-    def _guess_off_mesh(self) -> np.ndarray:
-        """Place of pixels off the mesh: on the skull's ellipsoid, blown up until the ray meets it.
+    def _beside_skull(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rays of all pixels with unit z in the camera frame, and how deep they pass the skull.
 
-        A ray that misses the skull touches exactly one larger copy of it, at the point where the
-        ellipsoid's own metric is smallest. Near the mesh the depth continues that of the nearest
-        mesh pixel.
+        A ray that misses the skull touches exactly one larger copy of its ellipsoid, at the point
+        where the ellipsoid's own metric is smallest.
         """
         column, row = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
         rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(self.intrinsics).T
         rays = rays @ self.head_from_camera[:3, :3].T
         start = (self.center - SKULL_CENTER_HEAD_M) / SKULL_RADII_M
         scaled = rays / SKULL_RADII_M
-        # Rays have unit z in the camera frame, so the ray parameter is the depth.
-        depth = -(scaled @ start) / (scaled**2).sum(-1)
-        if self.on_mesh.any():
-            distance, nearest = distance_transform_edt(~self.on_mesh, return_indices=True)
-            share = np.exp(-((distance * self.pixel_size_m() / CONTINUATION_M) ** 2))
-            depth = share * np.where(share > 0, self.depth[tuple(nearest)], 0) + (1 - share) * depth
-        return (self.center + rays * depth[..., None])[~self.on_mesh]
+        return rays, -(scaled @ start) / (scaled**2).sum(-1)
+
+    def _continued(self, depth: np.ndarray) -> np.ndarray:
+        """Near the mesh, the depth of what is off it continues that of the nearest mesh pixel."""
+        if not self.on_mesh.any():
+            return depth
+        distance, nearest = distance_transform_edt(~self.on_mesh, return_indices=True)
+        share = np.exp(-((distance * self.pixel_size_m() / CONTINUATION_M) ** 2))
+        return share * np.where(share > 0, self.depth[tuple(nearest)], 0) + (1 - share) * depth
 
     def pixels_of(
         self, points: np.ndarray

@@ -113,6 +113,24 @@ def test_shoulders_go_and_long_hair_stays(template):
         assert (crops.masks[0, 0, int(y), int(x)] > 0.5) == stays
 
 
+def test_thin_hair_beside_the_jaw_stays_by_its_colour(template):
+    """It is parted from the hair above by the ears, so only its colour tells it from a collar."""
+    fit = make_fit(template, 640, 640, 0)
+    spot = np.array([[0.1, -0.085, -0.08]])
+    row, column = np.mgrid[:640, :640]
+    off_middle = np.abs(column - 320)
+    matte = (off_middle < 150) & (row > 330) | (off_middle < 70) & (row > 100)
+    for below, stays in (((60, 40, 30), True), ((40, 60, 160), False)):
+        image = np.full((640, 640, 3), (200, 150, 120), np.uint8)
+        image[(row < 250) | (off_middle > 60)] = (60, 40, 30)
+        image[(row > 330) & (off_middle > 60)] = below
+        crops = crop_heads([image], [matte.astype(np.float32)], fit, template, SIZE)
+        x, y = pixels_in_crop(crops, spot)[0].astype(int)
+        assert bool(crops.hair[0, 0, y, x]) == stays
+        if stays:
+            assert crops.masks[0, 0, y, x] > 0.5
+
+
 def test_head_at_the_edge_of_the_photo_is_padded_with_background(template):
     fit = make_fit(template, 640, 480, 0, target=np.array([0.28, 0, 0]))
     image = np.full((480, 640, 3), 255, np.uint8)

@@ -1,0 +1,57 @@
+"""Hair told from skin and clothes by its colour.
+
+What lies above the eyes beside the face is hair. From there hair continues as far as its colours do
+without a gap: long hair hangs over ears and cheeks down to the shoulders, while skin of ears and
+neck parts short hair from a collar.
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.spatial import cKDTree
+
+MAX_COLOR_DISTANCE = 7.0
+"""CIELAB distance within which a colour is one of the hair's (2.3 is just noticeable)."""
+
+MAX_EXAMPLES, MIN_EXAMPLES = 600, 40
+"""Colours that are compared with, of hair and of skin. With fewer than the second there is no hair
+to speak of, or no skin to tell it from."""
+
+
+def hair_pixels(
+    picture: Float[np.ndarray, "h w 3"],
+    inside: Bool[np.ndarray, "h w"],
+    certain: Bool[np.ndarray, "h w"],
+    skin: Bool[np.ndarray, "h w"],
+) -> Bool[np.ndarray, "h w"]:
+    """Find the hair in a picture of a person.
+
+    Args:
+        picture: RGB in [0, 1].
+        inside: Person.
+        certain: Hair for certain, a part of `inside`.
+        skin: Skin for certain, likewise.
+
+    Returns:
+        The certain hair, and what hangs together with it and has one of its colours, unless that
+        is rather one of the skin's.
+    """
+    if certain.sum() < MIN_EXAMPLES:
+        return certain
+    # A slight blur: strands and the gaps between them count as one colour.
+    lab = cv2.cvtColor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.0), cv2.COLOR_RGB2LAB)
+    to_hair, _ = _examples(lab[certain]).query(lab[inside], distance_upper_bound=MAX_COLOR_DISTANCE)
+    alike = np.isfinite(to_hair)
+    if skin.sum() >= MIN_EXAMPLES:
+        to_skin, _ = _examples(lab[skin]).query(
+            lab[inside], distance_upper_bound=MAX_COLOR_DISTANCE
+        )
+        alike &= to_hair < to_skin
+    hair = certain.copy()
+    hair[inside] |= alike
+    _, parts = cv2.connectedComponents(hair.astype(np.uint8))
+    return np.isin(parts, np.setdiff1d(parts[certain], 0))
+
+
+def _examples(colors: np.ndarray) -> cKDTree:
+    return cKDTree(colors[:: max(len(colors) // MAX_EXAMPLES, 1)])
