@@ -12,6 +12,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in nodes/: before NumPy
 
 EXAMPLES = {
     "build": "avat3r build front.jpg left.jpg right.jpg up.jpg -o me.avat3r\n"
+    "  avat3r build one.jpg -o me.avat3r   # the other sides are guessed\n"
     "  avat3r build *.jpg --image-size 512 -o sharp.avat3r\n"
     "  avat3r build --video turn_your_head.mp4 -o me.avat3r\n"
     "  avat3r build *.jpg --position-maps dust3r -o me.avat3r   # weights: docs/priors.md",
@@ -63,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--accept-licence", action="store_true", help="agree to the licence that --download shows"
     )
 
-    build = _command(subparsers, "build", "Build an avatar from 3 to 6 photos or a video.")
+    build = _command(subparsers, "build", "Build an avatar from 3 to 6 photos, one or a video.")
     build.add_argument("photos", nargs="*", help="photos of one person, any order")
     build.add_argument("--video", help="choose the views from this video instead")
     build.add_argument("--views", type=int, default=4, help="views to choose from a video (3-6)")
@@ -104,6 +105,14 @@ def make_parser() -> argparse.ArgumentParser:
         help="feature maps for a network that was trained with them (default: none)",
     )
     build.add_argument("--features-weights", help="TorchScript file (sapiens) or folder")
+    build.add_argument(
+        "--lift",
+        default="heads",
+        choices=("heads", "eg3d", "off"),
+        help="what guesses the other sides of a single photo: a head learned from synthetic people "
+        "(default), a 3D GAN of yours, or nothing: then it is refused (docs/single_image.md)",
+    )
+    build.add_argument("--lift-weights", help="TorchScript file of the 3D GAN")
     build.add_argument("--owner", default="", help="whose face this is, kept in the file")
     build.add_argument("--consent", default="", help="what the owner agreed to, kept in the file")
     build.add_argument(

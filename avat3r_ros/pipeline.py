@@ -1,6 +1,7 @@
 """The order of the stages: photos -> faces -> cameras and crops -> position maps -> avatar.
 
     images ─tracking─► FaceStates ─capture─► HeadCrops ─priors─► ReferenceViews ─model─► Avatar
+                                              └─lift─┘ (one photo only)
 
 Stages know nothing of each other; this file joins them, for the command line and the nodes alike.
 """
@@ -8,7 +9,7 @@ Stages know nothing of each other; this file joins them, for the command line an
 import datetime
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from avat3r_ros.capture.template_fit import (
     fit_template,
     refit_pose,
 )
+from avat3r_ros.lift.choice import HEADS, Lift, PictureLift
 from avat3r_ros.model import Avat3r, build_avatar, load_network
 from avat3r_ros.priors.choice import TEMPLATE, PositionPrior
 from avat3r_ros.priors.features import FeatureExtractor
@@ -47,6 +49,9 @@ SIDE_RAD = np.radians(10.0)
 
 MAX_RESIDUAL_FRACTION = 0.03
 """Landmark residual of a photo, relative to its face height, above which its fit is doubtful."""
+
+MIN_SINGLE_FACE_PX = 40
+"""Of several photos a small one only gets a warning; a single one is all there is."""
 
 Progress = Callable[[str, float], None]
 
@@ -127,12 +132,13 @@ def build_avatar_from_images(
     image_size: int | None = None,
     position_prior: PositionPrior = TEMPLATE,
     features: FeatureExtractor | None = None,
+    lift: Lift | PictureLift | None = HEADS,
     compiled: bool = False,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
 ) -> BuildResult:
-    """Build an avatar from 3 to 6 photos of one person.
+    """Build an avatar from 3 to 6 photos of one person, or from a single one.
 
     Args:
         images: RGB uint8 (H, W, 3); sizes and expressions may differ.
@@ -141,13 +147,15 @@ def build_avatar_from_images(
         focals_px: Focal length of each image in pixels, None where unknown.
         preset: Network preset (`model.preset`).
         trained: Use the preset's shipped weights; False builds on the untrained base guess, and so
-            do position maps other than the template's: the weights were trained with those.
+            do a lifted photo and position maps other than the template's: the weights were trained
+            with those and with photos.
         network: Used instead of a preset, e.g. to compare variants.
         image_size: Side of the crops in pixels, each of which may become a Gaussian: finer heads
             for more work per frame. The network's own size if None, which is the least.
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
         features: What makes the feature maps of a network that was trained with some.
+        lift: What makes further views of a single photo; None refuses it. Unused with several.
         compiled: Also make the compiled animation, quickly (`animation.quick`).
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
@@ -159,14 +167,17 @@ def build_avatar_from_images(
         BuildCancelledError: `cancelled` returned True.
     """
     names = list(names) if names is not None else [f"photo {i + 1}" for i in range(len(images))]
-    if not MIN_VIEWS <= len(images) <= MAX_VIEWS:
+    single = len(images) == 1 and lift is not None
+    if not (single or MIN_VIEWS <= len(images) <= MAX_VIEWS):
         raise BuildError(
             f"expected {MIN_VIEWS} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
             f"right and one from above or below), got {len(images)}"
         )
     if network is None:
-        # Shipped weights correct the errors of the template's fit, and of nothing else.
-        network = load_network(preset, trained=trained and position_prior is TEMPLATE)
+        # Shipped weights correct the errors of the template's fit, and of nothing else: on lifted
+        # views they lose up to 1 dB (benchmarks/lift.py).
+        fitting = position_prior is TEMPLATE and not single
+        network = load_network(preset, trained=trained and fitting)
     _check_features(network, features)
     image_size = image_size or network.config.image_size
     if not network.config.image_size <= image_size <= MAX_IMAGE_SIZE:
@@ -187,27 +198,45 @@ def build_avatar_from_images(
     focals = list(focals_px) if focals_px is not None else [None] * len(images)
     template = HeadTemplate.load()
     try:
-        choice = choose_photos(images, faces, names, focals, template, MIN_VIEWS)
+        choice = choose_photos(images, faces, names, focals, template, 1 if single else MIN_VIEWS)
     except ValueError as error:
         raise BuildError(str(error)) from error
     images, names, faces, focals = (
         [given[i] for i in choice.kept] for given in (images, names, faces, focals)
     )
 
+    height = faces[0].box_px[3] - faces[0].box_px[1]
+    if single and height < MIN_SINGLE_FACE_PX:
+        raise BuildError(
+            f"{names[0]}: the face is only {height:.0f} px high, expected at least "
+            f"{MIN_SINGLE_FACE_PX} in a single photo; come closer, or give more photos"
+        )
+
     step("cutting out the head", 0.15)
     mattes = cut_out_heads(images, faces)
+    shown = faces
+    if single and isinstance(lift, PictureLift):
+        step("searching for the face", 0.2)
+        pictures, of_pictures = _draw_views(lift, images[0], mattes[0], faces[0])
+        images, shown = images + pictures, faces + of_pictures
+        mattes = mattes + cut_out_heads(pictures, of_pictures)
+        focals = focals + [lift.focal_px] * len(pictures)
 
     step("fitting the head template", 0.45)
     observations = [
         FaceObservation(face=face, width=image.shape[1], height=image.shape[0], focal_px=focal)
-        for face, image, focal in zip(faces, images, focals, strict=True)
+        for face, image, focal in zip(shown, images, focals, strict=True)
     ]
     fit = fit_template(
         observations, template, mattes=mattes, images=images, landmark_bias=LandmarkBias.load()
     )
+    crops = crop_heads(list(images), mattes, fit, template, image_size)
+    crops = replace(crops, num_guessed=len(shown) - len(faces))
+    if single and isinstance(lift, Lift):
+        step("guessing the other sides", 0.55)
+        crops = lift(crops, template)
 
     step("mapping positions", 0.6)
-    crops = crop_heads(list(images), mattes, fit, template, image_size)
     views = harmonize_colors(position_prior(crops, template), template)
 
     feature_maps = None
@@ -216,7 +245,8 @@ def build_avatar_from_images(
         feature_maps = features.extract(views.images)
 
     step("building the avatar", 0.75)
-    warnings = choice.warnings + _warnings(fit, faces, names)
+    warnings = choice.warnings
+    warnings += [_lift_warning(lift.name)] if single else _warnings(fit, faces, names)
     for warning in warnings:
         logger.warning(warning)
     avatar = build_avatar(
@@ -227,6 +257,7 @@ def build_avatar_from_images(
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "warnings": warnings,
             "view_stamps_s": [face.stamp_s for face in faces],
+            **({"lifted_by": lift.name} if single else {}),
             "weights_of_others": [
                 {"name": prior.name, "licence": prior.licence.name}
                 for prior in (position_prior, features)
@@ -245,6 +276,25 @@ def build_avatar_from_images(
     step("done", 1.0)
     return BuildResult(
         avatar=avatar, views=views, fit=fit, faces=faces, kept=choice.kept, warnings=warnings
+    )
+
+
+def _draw_views(
+    lift: PictureLift, image: np.ndarray, matte: np.ndarray, face: FaceState
+) -> tuple[list[np.ndarray], list[FaceState]]:
+    try:
+        pictures = lift(image, matte, face, _track)
+    except ValueError as error:
+        raise BuildError(str(error)) from error
+    return pictures, detect_faces(
+        pictures, [f"view {i + 1} of {lift.name!r}" for i in range(len(pictures))]
+    )
+
+
+def _lift_warning(name: str) -> str:
+    return (
+        f"made from a single photo: what it does not show (sides, back, hair) is guessed by "
+        f"{name!r}; 3 or more photos, the head turned to both sides, look more like the person"
     )
 
 

@@ -106,6 +106,10 @@ class HeadCrops:
         codes: Expression code of each view, as the template fit refined it, `arkit_52`.
         identity: Head-template identity coefficients (standard deviations).
         hair: Which pixels show hair, on the head template and beside it; None if nobody looked.
+        num_guessed: How many views, the last ones, nobody photographed: they were lifted from the
+            others, which speak first wherever they see anything.
+        hair_thickness_m: Of the hair over each vertex of the head template, along its coarse
+            normals, where it is known; None if it must be read off the masks.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -114,6 +118,8 @@ class HeadCrops:
     codes: Float[Tensor, "v e"]
     identity: Float[Tensor, "k"]
     hair: Bool[Tensor, "v 1 h w"] | None = None
+    num_guessed: int = 0
+    hair_thickness_m: Float[Tensor, "n"] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,7 @@ class ReferenceViews:
         binding: Place of each pixel on the head template.
         identity: Head-template identity coefficients (standard deviations).
         code_space: A key of `expression.CODE_SPACES`.
+        num_guessed: How many views, the last ones, nobody photographed.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -142,6 +149,7 @@ class ReferenceViews:
     binding: SurfaceBinding
     identity: Float[Tensor, "k"]
     code_space: str = "arkit_52"
+    num_guessed: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "avat3r_ros"
 CORE = {"types", "geometry", "expression", "rig", "native", "avatar_file", "model_files"}
 STAGES = {
     *("capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"),
-    *("streaming", "drivers"),
+    *("streaming", "drivers", "lift"),
 }
 
 # room -> rooms of ours it may import (itself always allowed)
@@ -27,6 +27,8 @@ ALLOWED = {
     # The full animation path re-runs the network from its cached prefix; compiling it takes codes
     # as drivers produce them and compares pictures.
     "animation": CORE | {"model", "data", "rendering"},
+    # The lift draws the surface on which position maps then place its pictures.
+    "lift": CORE | {"priors"},
     # References for training are made by the stages that make them in use, the tracker included.
     "training": CORE | STAGES | {"pictures"},
 }

@@ -16,6 +16,7 @@ from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
+from avat3r_ros.rig.neck import NECK_BELOW_CHIN_M, height_over_chin_plane
 from avat3r_ros.types import Camera, HeadCrops
 
 BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
@@ -24,12 +25,10 @@ BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
 BOX_SIZE_M = 0.32
 """Side of the crop at the middle's distance: head and neck, and 4 cm of hair above."""
 
-NECK_BELOW_CHIN_M = 0.03
-"""How far under the chin of the resting face the neck is cut, in front."""
-
 HAIR_BELOW_CHIN_M = 0.03
-"""The same for what is off the template. Up to `CLOTHES_ABOVE_CHIN_M` it stays only where it hangs
-together with hair at eye level, or continues it in colour: collars and shoulders do not."""
+"""`NECK_BELOW_CHIN_M` of what is off the template. Up to `CLOTHES_ABOVE_CHIN_M` it stays only where
+it hangs together with hair at eye level, or continues it in colour: collars and shoulders do
+not."""
 
 CLOTHES_ABOVE_CHIN_M = 0.06
 EYES_ABOVE_CHIN_M = 0.1
@@ -42,9 +41,6 @@ FACE_HALF_WIDTH_M = 0.03
 
 SEEN_MASK = 0.5
 """Pixels of the soft matte below this are background."""
-
-NECK_SLOPE = 0.25
-"""The cut rises by this much per metre towards the nape."""
 
 NECK_SOFTNESS_M = 0.006
 """Width over which the matte fades at the cut."""
@@ -175,7 +171,7 @@ def _above_neck_cut(
     rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(intrinsics).T
     elsewhere = (rays * axis[2]) @ head_from_camera[:3, :3].T + head_from_camera[:3, 3]
     points = np.where(on_head[..., None], points, elsewhere)
-    over_chin = points[..., 1] - chin[1] - NECK_SLOPE * (chin[2] - points[..., 2])
+    over_chin = height_over_chin_plane(points, chin)
     below_chin = np.where(on_head, NECK_BELOW_CHIN_M, HAIR_BELOW_CHIN_M)
     above = ((over_chin + below_chin) / NECK_SOFTNESS_M + 0.5).clip(0, 1)
     may_be_cut = template.region_mask("neck", "scalp").numpy()

@@ -12,6 +12,7 @@ from avat3r_ros.capture.photos import load_photo
 from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import output_path
 from avat3r_ros.commands.build_report import write_build_report
+from avat3r_ros.lift.choice import PictureLift, single_image_lift
 from avat3r_ros.pipeline import build_avatar_from_images, build_avatar_from_photos
 from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
 from avat3r_ros.tracking import FaceTracker
@@ -23,6 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.photos) == bool(args.video):
         raise ValueError("expected either photos or --video, got both or neither")
     metadata = {"owner": args.owner, "consent": args.consent}
+    lift = single_image_lift(args.lift, args.lift_weights)
     features = feature_extractor(args.features, args.features_weights)
     with tqdm(total=100, unit="%", bar_format="{desc:<24}{percentage:3.0f}%|{bar}|") as bar:
 
@@ -34,12 +36,15 @@ def run(args: argparse.Namespace) -> int:
         for prior in (position, features):
             if prior is not None and prior.licence is not None:
                 bar.write(f"{prior.name}: licence of its weights is {prior.licence}")
+        if isinstance(lift, PictureLift):
+            bar.write(f"{lift.name}: licence of its weights is {lift.licence}")
         options = {
             "preset": args.preset,
             "trained": not args.untrained,
             "image_size": args.image_size,
             "position_prior": position,
             "features": features,
+            "lift": lift,
             "compiled": args.compile,
             "progress": progress,
             "metadata": metadata,
@@ -60,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
         page = write_build_report(pathlib.Path(folder), result, images, names)
         print(f"report: {page}")
     megabytes = output.stat().st_size / 1e6
-    print(f"{output}: {megabytes:.1f} MB, id {avatar.avatar_id[:12]}, {len(result.faces)} views")
+    views = f"{len(result.faces)} views"
+    if result.views.num_guessed:
+        views = f"1 photo and {result.views.num_guessed} guessed views"
+    print(f"{output}: {megabytes:.1f} MB, id {avatar.avatar_id[:12]}, {views}")
     return 0
 
 

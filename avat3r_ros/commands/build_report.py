@@ -81,6 +81,7 @@ def write_build_report(
             facts.append(f"{result.fit.num_matches[view]} spots found again in other photos")
         about = "<br>".join(facts)
         rows.append(f"<tr><th>{html.escape(names[index])}<p>{about}</p>{''.join(cells)}")
+    rows += _guessed_rows(result, folder)
     directions = []
     for (yaw, pitch), picture in zip(DIRECTIONS_DEG, _directions(result), strict=True):
         name = f"avatar_{yaw}_{pitch}.png"
@@ -112,24 +113,46 @@ def write_build_report(
 def _pictures_of_view(
     result: BuildResult, view: int, image: np.ndarray, template: HeadTemplate
 ) -> dict[str, np.ndarray]:
-    views = result.views
     photo, k, landmarks = _cutout(image, result, view)
     marked = photo.copy()
     for x, y in landmarks:
         cv2.circle(marked, (round(float(x)), round(float(y))), 1, (80, 255, 80), -1)
+    return {
+        "photo": marked,
+        "head": _overlay(photo, k, result, view, template),
+        **_maps(result, view),
+    }
+
+
+def _maps(result: BuildResult, view: int) -> dict[str, np.ndarray]:
+    """What the avatar is made of: the last four of `COLUMNS`."""
+    views = result.views
     positions = views.position_maps[view].numpy() / (2 * POSITION_RANGE_M) + 0.5
     grey = {
         "matte": views.masks[view].numpy(),
         "confidence": views.confidence[view].numpy(),
     }
     return {
-        "photo": marked,
-        "head": _overlay(photo, k, result, view, template),
         "crop": uint8_image(views.images[view].numpy()),
         "matte": uint8_image(np.repeat(grey["matte"], 3, axis=0)),
         "positions": uint8_image(positions * (views.masks[view].numpy() > 0)),
         "confidence": uint8_image(np.repeat(grey["confidence"], 3, axis=0)),
     }
+
+
+def _guessed_rows(result: BuildResult, folder: pathlib.Path) -> list[str]:
+    """Rows of the views that nobody photographed, with their pictures written."""
+    views, rows = result.views, []
+    for number, view in enumerate(range(len(result.kept), len(views.images)), 1):
+        yaw, pitch = np.degrees(camera_direction(views.cameras.camera_from_head[view].numpy()))
+        cells = ["<td><td>"]
+        for kind, picture in _maps(result, view).items():
+            name = f"guess{number}_{kind}.png"
+            write_png(picture, folder / name)
+            cells.append(f'<td><img src="{name}" alt="{kind} of guess {number}">')
+        about = f"yaw {yaw:.0f}, pitch {pitch:.0f} degrees"
+        rows.append(f"<tr><th>guessed view {number}<p>{about}</p>{''.join(cells)}")
+    return rows
 
 
 def _cutout(

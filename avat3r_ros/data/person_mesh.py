@@ -11,11 +11,8 @@ from avat3r_ros import native
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.expression import validate_code
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
+from avat3r_ros.rig.neck import NECK_BELOW_CHIN_M, height_over_chin_plane
 from avat3r_ros.types import Camera, SurfaceBinding
-
-NECK_BELOW_CHIN_M, NECK_SLOPE = 0.03, 0.25
-"""A head alone ends at a plane this far under the resting chin, in front, rising by the slope
-towards the nape (metres per metre): where head crops of photos end, too."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,7 @@ class PersonMesh:
 
     def height_over_neck_cut(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
         """Signed height over the plane at which the head ends, metres; positive is kept."""
-        end = self.chin[1] - NECK_BELOW_CHIN_M + NECK_SLOPE * (self.chin[2] - points[..., 2])
-        return points[..., 1] - end
+        return height_over_chin_plane(points, self.chin) + NECK_BELOW_CHIN_M
 
     def visible_surface(self, camera: Camera, code: Float[np.ndarray, "52"]) -> SurfaceBinding:
         """What a camera sees of the head alone at every pixel centre, (H, W)."""

@@ -43,7 +43,8 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > 0.5)
     misread = in_mouth(group)
-    if bool(on_skin.any()):
+    # Of a single photo glare stays: no other view shows what is beneath.
+    if bool(on_skin.any()) and len(views.images) - views.num_guessed > 1:
         skin = colors[on_skin]
         brighter = brightness(colors) > brightness(skin).median() + GLARE
         greyer = saturation(colors) < GLARE_SATURATION * saturation(skin).median()

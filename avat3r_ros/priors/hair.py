@@ -52,7 +52,7 @@ def hair_thickness(
 
     total, count = np.zeros(len(normals)), np.zeros(len(normals))
     for view in views:
-        observed, valid = _observe(view, normals, outer, hairy)
+        observed, valid = observe_hair(view, normals, outer, hairy)
         total += np.where(valid, observed, 0) ** 2
         count += valid
     if not (total > 0).any():
@@ -81,10 +81,17 @@ def _hairy(views: list[ReferenceView], template: HeadTemplate, normals: np.ndarr
     return of("scalp") | (aside & (hair > 0.5 * seen))
 
 
-def _observe(
+def observe_hair(
     view: ReferenceView, normals: np.ndarray, outer: np.ndarray, hairy: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Thickness that one view shows at its outline, and where it shows any, (v,) each."""
+    """Thickness that one view shows at its outline, and where it shows any, (v,) each.
+
+    Args:
+        view: Drawn with the bald mesh.
+        normals: (v, 3) coarse outward normals of the person's resting head.
+        outer: Vertices that may make an outline.
+        hairy: (v,) which vertices may carry hair.
+    """
     vertices = view.vertices.astype(np.float64)
     row, column, inside, _ = view.pixels_of(vertices)
     outline = hairy & inside & (np.abs(view.facing(vertices, normals)) < OUTLINE_FACING)

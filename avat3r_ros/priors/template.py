@@ -9,7 +9,6 @@ crops, cameras, codes ──rasterize──► surface point, triangle, barycent
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
 from scipy.ndimage import gaussian_filter
 
 from avat3r_ros.expression import ARKIT_INDEX
@@ -29,12 +28,17 @@ FRONTAL_BONUS = 0.22
 """Advantage (in cosine) of the most frontal photo with open eyes. The middle of the face then comes
 from one photo, and seams run down the cheeks where the side views are clearly better."""
 
+GUESSED_MALUS = 0.12
+"""Disadvantage (in cosine) of views that nobody photographed: beside the frontal bonus of a single
+photo it leaves them what the photo sees more than some 50 degrees aslant."""
+
 OVERLAP = 0.02
 """Advantage (in cosine) that another view needs to take a pixel over. Two views share the seam by
 this much, so that no crack opens between their pixel grids."""
 
-NORMAL_SMOOTHING_STEPS = 25
-"""Claims follow the coarse shape of the head: with its fine normals they would form patches."""
+
+GUESSED_OVERLAP = 0.08
+"""Likewise where one of the two was guessed from the other, so that both show the same."""
 
 
 def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
@@ -51,13 +55,19 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
         lies off the mesh and its hair has triangle -1 and `OFF_MESH_CONFIDENCE`.
     """
     views = [ReferenceView(crops, template, index) for index in range(len(crops.codes))]
-    normals = _coarse_normals(template, crops.identity)
-    thickness = hair_thickness(views, template, normals)
+    normals = template.coarse_normals(crops.identity).numpy()
+    if crops.hair_thickness_m is not None:
+        thickness = crops.hair_thickness_m.double().numpy()
+    else:
+        thickness = hair_thickness(views, template, normals)
     if thickness.any():
         for view in views:
             view.draw(thickness[:, None] * normals)
     place_free_hair(views)
-    _prefer_frontal(views, crops.codes.numpy())
+    num_photos = len(views) - crops.num_guessed
+    for view in views[num_photos:]:
+        view.guessed, view.bonus = True, -GUESSED_MALUS
+    _prefer_frontal(views[:num_photos], crops.codes[:num_photos].numpy())
     confidence = np.stack([_confidence(view, views, normals) for view in views])
     positions = np.stack([view.points for view in views])
     inside = np.stack([view.mask > 0 for view in views])
@@ -77,6 +87,7 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
             barycentrics=torch.from_numpy(weights.astype(np.float32)),
         ),
         identity=crops.identity,
+        num_guessed=crops.num_guessed,
     )
 
 
@@ -88,22 +99,6 @@ def _prefer_frontal(views: list[ReferenceView], codes: np.ndarray) -> None:
         for view, blink in zip(views, blinks, strict=True)
     ]
     views[int(np.argmax(frontal))].bonus = FRONTAL_BONUS
-
-
-def _coarse_normals(
-    template: HeadTemplate, identity: Float[torch.Tensor, "k"]
-) -> Float[np.ndarray, "v 3"]:
-    """Vertex normals of the resting head, averaged over their surroundings."""
-    triangles = template.triangles
-    normals = template.vertex_normals(template.vertices(identity))
-    count = torch.zeros(len(normals)).index_add(
-        0, triangles.flatten(), torch.ones(triangles.numel())
-    )
-    for _ in range(NORMAL_SMOOTHING_STEPS):
-        means = normals[triangles].mean(1, keepdim=True).expand(-1, 3, -1)
-        total = torch.zeros_like(normals).index_add(0, triangles.flatten(), means.reshape(-1, 3))
-        normals = torch.nn.functional.normalize(total / count.clamp(min=1)[:, None], dim=-1)
-    return normals.double().numpy()
 
 
 def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.ndarray) -> np.ndarray:
@@ -118,16 +113,19 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
     weights = view.weights[on][..., None]
     coarse = (weights * normals[corners]).sum(1)
     own = view.facing(view.points[on], coarse) + view.bonus
+    overlap = np.full(len(own), OVERLAP)
     rival = np.full(len(own), -np.inf)
     for other in views:
         if other is not view:
             points = (weights * other.vertices[corners]).sum(1)
             score = other.facing(points, coarse) + other.bonus
-            rival = np.maximum(rival, np.where(other.sees(points), score, -np.inf))
+            score = np.where(other.sees(points), score, -np.inf)
+            overlap[score > rival] = GUESSED_OVERLAP if view.guessed or other.guessed else OVERLAP
+            rival = np.maximum(rival, score)
     lead = own - rival
     wins = 0.55 + 0.45 * own.clip(0, 1)
-    loses = 0.45 * np.exp(np.minimum(lead + OVERLAP, 0) / 0.1)
-    confidence[on] = np.where(lead >= -OVERLAP, wins, loses)
+    loses = 0.45 * np.exp(np.minimum(lead + overlap, 0) / 0.1)
+    confidence[on] = np.where(lead >= -overlap, wins, loses)
 
     off = ~view.on_mesh & (view.mask > 0)
     if not on.any():
@@ -138,7 +136,7 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
     present = gaussian_filter(on.astype(float), reach, truncate=6)
     supported = (owned > 0.5 * present)[off] | view.free_hair[off]
     for other in views:
-        if other is not view:
+        if other is not view and not other.guessed:
             # What another photo shows as background is not there.
             row, column, inside, _ = other.pixels_of(view.points[off])
             background = (other.mask <= SEEN_MASK).astype(np.uint8)

@@ -37,10 +37,12 @@ class ReferenceView:
         beside_skull: Where the pixels' rays pass the skull.
         on_mesh: Where `ids` is not -1.
         bonus: Advantage of this view over the others.
+        guessed: Not a photo: where it is empty the head may still be.
     """
 
     def __init__(self, crops: HeadCrops, template: HeadTemplate, index: int) -> None:
         self.bonus = 0.0
+        self.guessed = False
         self.mask = crops.masks[index, 0].double().numpy()
         self.hair = (
             np.zeros(self.mask.shape, bool) if crops.hair is None else crops.hair[index, 0].numpy()

@@ -40,6 +40,9 @@ REGIONS = (
 CHIN_LANDMARK = 152
 """MediaPipe's landmark at the tip of the chin."""
 
+NORMAL_SMOOTHING_STEPS = 25
+"""Rounds of averaging that leave the coarse shape of the head, without nose, ears and lips."""
+
 
 @dataclass(frozen=True)
 class HeadTemplate:
@@ -128,6 +131,26 @@ class HeadTemplate:
         for k in range(3):
             normals = normals.index_add(-2, self.triangles[:, k], face_normals)
         return torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
+
+    def coarse_normals(self, identity: Float[Tensor, "k"]) -> Float[Tensor, "v 3"]:
+        """Outward unit normals of the resting head, averaged over their surroundings, float64.
+
+        Hair stands along these, and views claim surfaces by them: with the fine normals of ears and
+        lips either would fall into patches.
+        """
+        triangles = self.triangles
+        normals = self.vertex_normals(self.vertices(identity))
+        count = torch.zeros(len(normals)).index_add(
+            0, triangles.flatten(), torch.ones(triangles.numel())
+        )
+        for _ in range(NORMAL_SMOOTHING_STEPS):
+            means = normals[triangles].mean(1, keepdim=True).expand(-1, 3, -1)
+            total = torch.zeros_like(normals).index_add(
+                0, triangles.flatten(), means.reshape(-1, 3)
+            )
+            normals = total / count.clamp(min=1)[:, None]
+            normals = torch.nn.functional.normalize(normals, dim=-1)
+        return normals.double()
 
     def region_mask(self, *names: str) -> Tensor:
         """Which triangles belong to one of the named regions, (F,) bool.

@@ -184,11 +184,25 @@ def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypa
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_one_photo_says_what_is_missing(workplace, capsys):
+def test_one_photo_says_what_is_missing_without_the_lift(workplace, capsys):
     arguments = ["build", str(workplace / "photo0.png"), "-o", str(workplace / "one.avat3r")]
-    assert main(arguments) == 1
+    assert main([*arguments, "--lift", "off"]) == 1
     assert "expected 3 to 6 photos" in capsys.readouterr().err
     assert not (workplace / "one.avat3r").exists()
+
+
+def test_one_photo_becomes_an_avatar_that_says_what_was_guessed(workplace, capsys):
+    output = workplace / "one.avat3r"
+    photo = str(workplace / "photo0.png")
+    assert main(["build", photo, "-o", str(output), "--no-compile"]) == 0
+    said = capsys.readouterr().out
+    assert "warning: made from a single photo" in said
+    assert "1 photo and 5 guessed views" in said
+    assert load_avatar(output).metadata["lifted_by"] == "heads"
+    report = workplace / "one_report"
+    assert "guessed view 5" in (report / "report.html").read_text()
+    assert (report / "guess5_crop.png").is_file()
+    output.unlink()
 
 
 def test_a_photo_without_a_face_is_named(workplace, capsys):

@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from avat3r_ros.capture import crop
-from avat3r_ros.data import person_mesh
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import (
@@ -94,12 +92,6 @@ def test_the_template_does_not_fit_anyone_exactly(long_haired, template):
     face = np.unique(template.triangles[template.region_mask("skin")].numpy())
     off = np.linalg.norm(long_haired.mesh.rest - fitted, axis=1)[face]
     assert 0.001 < off.mean() < 0.004
-
-
-def test_heads_end_where_crops_of_photos_end():
-    assert person_mesh.CHIN_LANDMARK == crop.CHIN_LANDMARK
-    assert person_mesh.NECK_BELOW_CHIN_M == crop.NECK_BELOW_CHIN_M
-    assert person_mesh.NECK_SLOPE == crop.NECK_SLOPE
 
 
 def test_clothes_are_in_portraits_only(long_haired, view):

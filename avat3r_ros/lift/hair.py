@@ -1,0 +1,149 @@
+"""Hair over the head: a shell whose thickness and extent one photo shows here and there.
+
+The outline of the matte tells its thickness, colour tells where it ends over the brows; the learned
+looks of heads tell the rest.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from avat3r_ros.lift.fields import follow
+from avat3r_ros.lift.looks import (
+    HAIR_CHANNELS,
+    HAIR_NOISE,
+    MAX_THICKNESS_M,
+    THICKNESS_UNIT_M,
+    Components,
+    outer_vertices,
+    vertices_of,
+)
+from avat3r_ros.lift.photo import PhotoOnHead
+from avat3r_ros.priors.hair import observe_hair
+from avat3r_ros.priors.view import SEEN_MASK
+from avat3r_ros.rig import HeadTemplate
+
+CHEEKS_END_Z_M = -0.085
+"""Depth on the mean head at which the cheeks end, before the ears."""
+
+STRAND_M = 0.008
+"""Hair over skin and neck is thicker than this; less beyond their outline is the fit's error."""
+
+ABOVE_BROWS_M, TYPICAL_APART, COLOR_SPREAD = 0.008, 0.6, 0.3
+"""From this height over the brows log colours tell hair from skin by what they are nearer to; where
+no hair stands off the head, the usual distance of the two decides. The last is the spread of
+either."""
+
+OVER_BROWS_M, MIN_HAIR_PIXELS, LIKE_HAIR = 0.03, 50, 0.6
+"""What hangs beside the face is hair if its log colour is this near to that of at least so many
+pixels beyond the outline of the skull; collars and shoulders are not."""
+
+OUTLINE_WEIGHT, COLOR_WEIGHT = 0.3, 0.1
+"""Independent observations that a vertex counts as: neighbours tell the same."""
+
+SMOOTHNESS, EVENNESS = 0.1, 2.0
+"""Of the field that follows the photo, and of the border of hair."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Hair over one head.
+
+    Attributes:
+        present: Whether hair lies over each vertex.
+        thickness_m: How far it reaches along the coarse normals; 0 where there is none.
+    """
+
+    present: Bool[np.ndarray, "v"]
+    thickness_m: Float[np.ndarray, "v"]
+
+
+def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
+    """Find the hair of a head, drawn bald in its photo.
+
+    Args:
+        photo: The photo on its head.
+        looks: `HeadLooks.hair`.
+    """
+    template, view = photo.template, photo.view
+    count = len(template.neutral)
+    outer, hairy = outer_vertices(template), _hairy(template)
+    colored, by_color = _by_color(photo)
+    whole = view.mask
+    view.mask = np.where(_not_hair(photo), 0.0, whole)
+    thickness, valid = observe_hair(view, photo.normals, outer, hairy)
+    view.mask = whole
+    beside_scalp = np.ones(count, bool)
+    beside_scalp[vertices_of(template, "scalp")] = False
+    thickness[beside_scalp & (thickness < STRAND_M)] = 0
+    thick = valid & (thickness > 0)
+
+    observed, weights = np.zeros((count, HAIR_CHANNELS)), np.zeros((count, HAIR_CHANNELS))
+    # Cropped hair has no thickness that an outline shows, so only its colour denies it.
+    observed[:, 0] = np.where(thick, 1.0, colored)
+    weights[:, 0] = OUTLINE_WEIGHT * thick + COLOR_WEIGHT * by_color
+    observed[:, 1] = thickness / THICKNESS_UNIT_M
+    weights[:, 1] = OUTLINE_WEIGHT * valid
+    guess = looks.complete(observed, weights / HAIR_NOISE**2)
+
+    def followed(channel: int) -> np.ndarray:
+        one = slice(channel, channel + 1)
+        return follow(
+            guess[:, one], observed[:, one], weights[:, channel], photo.laplacian, SMOOTHNESS
+        )
+
+    # Where the photo shows hair there is some, and its surroundings follow.
+    even = follow(np.zeros((count, 1)), followed(0), np.ones(count), photo.laplacian, EVENNESS)
+    present = hairy & (even[:, 0] > 0.5)
+    metres = (followed(1)[:, 0] * THICKNESS_UNIT_M).clip(0, MAX_THICKNESS_M)
+    return Shell(present, np.where(present, metres, 0.0))
+
+
+def _hairy(template: HeadTemplate) -> Bool[np.ndarray, "v"]:
+    """Vertices that may carry hair: beside the cheeks only the fit's errors stand off."""
+    hairy = np.zeros(len(template.neutral), bool)
+    hairy[outer_vertices(template)] = True
+    rest = template.neutral.double().numpy()
+    cheeks = vertices_of(template, "skin", "brows")
+    brows = rest[vertices_of(template, "brows"), 1].max()
+    hairy[cheeks[(rest[cheeks, 1] < brows) & (rest[cheeks, 2] > CHEEKS_END_Z_M)]] = False
+    return hairy
+
+
+def _top_of_brows(photo: PhotoOnHead) -> float:
+    return float(photo.view.vertices[vertices_of(photo.template, "brows"), 1].max())
+
+
+def _not_hair(photo: PhotoOnHead) -> Bool[np.ndarray, "h w"]:
+    """Pixels beside the head, below the brows, that look unlike what stands over its top."""
+    view = photo.view
+    below = ~view.on_mesh & (view.mask > SEEN_MASK)
+    below &= view.points[..., 1] < _top_of_brows(photo) + ABOVE_BROWS_M
+    hair = _hair_color(photo)
+    if hair is None:
+        return below
+    return below & (np.linalg.norm(photo.log_photo - hair, axis=-1) > LIKE_HAIR)
+
+
+def _hair_color(photo: PhotoOnHead) -> Float[np.ndarray, "3"] | None:
+    """Median log colour of what stands over the top of the bald head, if enough does."""
+    view = photo.view
+    over = ~view.on_mesh & photo.solid
+    over &= view.points[..., 1] > _top_of_brows(photo) + OVER_BROWS_M
+    return np.median(photo.log_photo[over], axis=0) if over.sum() >= MIN_HAIR_PIXELS else None
+
+
+def _by_color(photo: PhotoOnHead) -> tuple[Float[np.ndarray, "v"], Float[np.ndarray, "v"]]:
+    """Whether a vertex over the brows looks like hair, and how surely, [0, 1] each."""
+    seen, colors = photo.look()
+    upper = np.zeros(len(seen), bool)
+    upper[vertices_of(photo.template, "scalp", "skin")] = True
+    upper &= photo.view.vertices[:, 1] > _top_of_brows(photo) + ABOVE_BROWS_M
+    from_skin = np.linalg.norm(colors - photo.skin_color(), axis=1)
+    hair = _hair_color(photo)
+    from_hair = (
+        2 * TYPICAL_APART - from_skin if hair is None else np.linalg.norm(colors - hair, axis=1)
+    )
+    share = 1 / (1 + np.exp((from_hair**2 - from_skin**2) / (2 * COLOR_SPREAD**2)))
+    return (share > 0.5).astype(float), seen * upper * np.abs(2 * share - 1)

@@ -1,0 +1,179 @@
+"""One photo lifted by the learned head, against what the drawn person truly looks like."""
+
+import numpy as np
+import pytest
+import torch
+
+from avat3r_ros.data.heads import SyntheticHead
+from avat3r_ros.expression import arkit_code
+from avat3r_ros.geometry import (
+    camera_direction,
+    intrinsics_matrix,
+    look_at_head,
+    project_points,
+    transform_points,
+)
+from avat3r_ros.lift import heads
+from avat3r_ros.lift.looks import mirrored_vertices
+from avat3r_ros.priors.template import position_maps
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Camera, HeadCrops
+
+SIZE = 192
+CODE = arkit_code(mouthSmile=0.3)
+
+
+def camera(yaw_deg):
+    k = torch.tensor(intrinsics_matrix(SIZE * 0.8 / 0.32, SIZE / 2, SIZE / 2)).float()
+    pose = look_at_head(np.radians(yaw_deg), 0.0, 0.8, np.array([0.0, 0.0, -0.08]))
+    return Camera(k, torch.tensor(pose).float(), SIZE, SIZE)
+
+
+def photo(head, yaw_deg):
+    """What a perfect fit would make of a photo."""
+    one = camera(yaw_deg)
+    view = head.render(one, CODE)
+    return HeadCrops(
+        images=view.image[None],
+        masks=view.mask[None],
+        cameras=Camera(one.intrinsics[None], one.camera_from_head[None], SIZE, SIZE),
+        codes=torch.from_numpy(CODE)[None],
+        identity=torch.from_numpy(head.identity),
+    )
+
+
+@pytest.fixture(scope="module")
+def template():
+    return HeadTemplate.load()
+
+
+@pytest.fixture(scope="module")
+def person(template):
+    return SyntheticHead(41, template, style="short")
+
+
+@pytest.fixture(scope="module")
+def turned(person, template):
+    """Lifted from a photo that shows the subject's left side."""
+    return heads.lift(photo(person, 30), template)
+
+
+def truth(person, lifted, view):
+    cameras = lifted.cameras
+    one = Camera(cameras.intrinsics[view], cameras.camera_from_head[view], SIZE, SIZE)
+    return person.render(one, CODE)
+
+
+def error(lifted, true, view, where):
+    """Root mean square difference where both show the head."""
+    both = (true.mask[0] > 0.9) & (lifted.masks[view, 0] > 0.9) & where
+    return float((lifted.images[view] - true.image)[:, both].square().mean().sqrt())
+
+
+def test_the_photo_comes_first_and_says_who_was_guessed(person, turned):
+    given = photo(person, 30)
+    assert turned.num_guessed == len(heads.DIRECTIONS_DEG) == len(turned.images) - 1
+    kept = turned.masks[0] > 0
+    torch.testing.assert_close(turned.images[0], given.images[0] * kept)
+    assert (turned.codes == given.codes).all()
+    seen = [np.degrees(camera_direction(p.numpy())) for p in turned.cameras.camera_from_head[1:3]]
+    # Cameras look at the middle of the head, 8 cm behind the origin of directions.
+    np.testing.assert_allclose([yaw for yaw, _ in seen], [-60, 60], atol=2)
+
+
+def test_every_view_is_a_whole_head_where_the_true_one_is(person, turned):
+    for view in range(1, len(turned.images)):
+        true = truth(person, turned, view).mask[0] > 0.5
+        guessed = turned.masks[view, 0] > 0.5
+        overlap = (true & guessed).sum() / (true | guessed).sum()
+        assert overlap > 0.9, f"view {view}"
+
+
+def test_what_the_photo_shows_is_drawn_as_it_is(person, turned):
+    true = truth(person, turned, 2)
+    face = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    # From 55 degrees to the left, the left half of the face; no hair.
+    on = true.binding.triangle_ids >= 0
+    face[on] = person.template.region_mask("skin", "lips")[true.binding.triangle_ids[on]]
+    assert error(turned, true, 2, face) < 0.05
+
+
+def test_the_hidden_side_looks_like_the_person_not_like_the_mean(person, turned, template):
+    true = truth(person, turned, 1)
+    everywhere = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    ours = error(turned, true, 1, everywhere)
+    stranger = heads.lift(photo(SyntheticHead(46, template, style="short"), 30), template)
+    assert ours < 0.13
+    assert ours < 0.7 * error(stranger, true, 1, everywhere)
+
+
+def test_the_position_maps_of_guesses_lie_on_the_shell_they_were_drawn_with(turned, template):
+    views = position_maps(turned, template)
+    assert views.num_guessed == turned.num_guessed
+    used = views.confidence[:, 0] > 0.5
+    bound = views.binding.triangle_ids >= 0
+    assert (used & bound).sum() > 0.95 * used[1:].sum()
+    # The photo speaks for the middle of the face, the guesses for the back of the head.
+    z = views.position_maps[:, 2]
+    assert (used[0] & (z[0] > -0.03)).sum() > 0.8 * ((z[0] > -0.03) & bound[0]).sum()
+    assert used[5].sum() > 0.8 * bound[5].sum()
+
+
+def test_what_the_prior_does_not_know_of_one_cheek_is_on_the_other_too(person, template):
+    given = photo(person, 30)
+    vertices = template.vertices(given.identity, given.codes[0])
+    seen_cheek = int((vertices - torch.tensor([0.045, -0.055, -0.025])).norm(dim=-1).argmin())
+    hidden_cheek = int(mirrored_vertices(template)[seen_cheek])
+    bound = template.bound_points(vertices, person.render(camera(30), CODE).binding)
+    patch = (bound - vertices[seen_cheek]).norm(dim=-1) < 0.012
+    assert patch.sum() > 80
+    given.images[0][:, patch] = torch.tensor([0.2, 0.3, 0.8])[:, None]
+    lifted = heads.lift(given, template)
+    one = lifted.cameras[1]
+    point = transform_points(one.camera_from_head, vertices[hidden_cheek][None])
+    x, y = project_points(one.intrinsics, point)[0].long()
+    red, _, blue = lifted.images[1, :, y, x]
+    assert blue > red
+
+
+def test_bald_heads_stay_bald(template):
+    bald = SyntheticHead(43, template, style="bald")
+    lifted = heads.lift(photo(bald, 0), template)
+    assert lifted.hair_thickness_m.max() < 0.01
+
+
+def test_a_collar_is_not_painted_on_the_neck(person, template):
+    given = photo(person, 0)
+    view = person.render(camera(0), CODE)
+    neck = template.region_mask("neck")[view.binding.triangle_ids.clamp(min=0)]
+    collar = neck & (view.binding.triangle_ids >= 0)
+    assert collar.sum() > 300
+    given.images[0][:, collar] = torch.tensor([0.2, 0.3, 0.9])[:, None] * given.masks[0][:, collar]
+    lifted = heads.lift(given, template)
+    assert (lifted.masks[0, 0][collar] == 0).float().mean() > 0.9
+    blue = lifted.images[1:, 2] > lifted.images[1:, 0] + 0.2
+    assert blue.float().mean() < 0.003
+
+
+def test_two_photos_are_not_lifted(person, template):
+    one = photo(person, 0)
+    two = HeadCrops(
+        images=one.images.repeat(2, 1, 1, 1),
+        masks=one.masks.repeat(2, 1, 1, 1),
+        cameras=Camera(
+            one.cameras.intrinsics.repeat(2, 1, 1),
+            one.cameras.camera_from_head.repeat(2, 1, 1),
+            *(SIZE, SIZE),
+        ),
+        codes=one.codes.repeat(2, 1),
+        identity=one.identity,
+    )
+    with pytest.raises(ValueError, match="expected one photo to lift, got 2"):
+        heads.lift(two, template)
+
+
+def test_a_photo_without_a_face_is_refused(person, template):
+    given = photo(person, 0)
+    given.masks.zero_()
+    with pytest.raises(ValueError, match="nothing of the face"):
+        heads.lift(given, template)
