@@ -90,7 +90,8 @@ def decode(picture: bytes) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _encode(image: np.ndarray) -> bytes:
+def encode(image: np.ndarray) -> bytes:
+    """Keep an RGB uint8 frame as JPEG."""
     bgr = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
@@ -255,7 +256,7 @@ class DemoRecorder(Node):
     def _on_driver(self, msg: Image) -> None:
         stamp = _stamp(msg)
         if self.keep_drivers:
-            self.kept.drivers[_seconds(stamp)] = _encode(image_from_msg(msg))
+            self.kept.drivers[_seconds(stamp)] = encode(image_from_msg(msg))
         if self.recording:
             self._drivers[stamp] = msg
             while len(self._drivers) > DRIVER_MEMORY:
@@ -306,5 +307,5 @@ class DemoRecorder(Node):
         driver = self._drivers.get(stamp)
         if driver is not None and now_s - self._last_pair_s >= PAIR_PERIOD_S:
             self._last_pair_s = now_s
-            pictures = (_encode(image_from_msg(m)) for m in (driver, msg))
+            pictures = (encode(image_from_msg(m)) for m in (driver, msg))
             self.kept.pairs.append((stamp, *pictures))

@@ -23,7 +23,14 @@ from avat3r_ros.demo.scoring import (
     true_view,
 )
 from avat3r_ros.model import Avat3r, preset
-from avat3r_ros.nodes.demo_recorder import DemoRecorder, Recording, camera_of, decode, listening
+from avat3r_ros.nodes.demo_recorder import (
+    DemoRecorder,
+    Recording,
+    camera_of,
+    decode,
+    encode,
+    listening,
+)
 from avat3r_ros.nodes.supervisor import NodeProcesses, telepresence_nodes
 from avat3r_ros.pipeline import build_avatar_from_images
 from avat3r_ros.rendering import FrameRenderer
@@ -152,6 +159,8 @@ def graph() -> Iterator[NodeProcesses]:
     own = {
         "camera": {"seed": SEED, "publish_truth": True, "autostart": False},
         "avatar_builder": {"build_on_start": False, "capture.settle_s": SETTLE_S},
+        # What is compared with the truth is drawn at full resolution, however slow the machine.
+        "avatar_renderer": {"quality.min_scale": 1.0, "quality.reproject": "off"},
     }
     processes = NodeProcesses()
     try:
@@ -203,13 +212,14 @@ def baseline_pictures(
     cloud = build_avatar_from_images(
         references, focals_px=[focal] * len(references), network=Avat3r(cloud_config())
     ).avatar
-    neutral = np.zeros(52, np.float32)
+    neutral, background = np.zeros(52, np.float32), np.array(BLACK, np.float32)
     drawn = {}
     for name, source in (("frozen neutral avatar", avatar), ("motionless coloured cloud", cloud)):
         gaussians = Animator(source).animate(neutral)
         renderer = FrameRenderer()
+        # Through the recorder's JPEG, as the published frames went.
         drawn[name] = [
-            renderer.render_u8(gaussians, frame.camera, np.array(BLACK, np.float32))[0].copy()
+            decode(encode(renderer.render_u8(gaussians, frame.camera, background)[0]))
             for frame in tqdm(frames, desc=name)
         ]
     return drawn
