@@ -27,15 +27,14 @@ from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.metrics import psnr, ssim
 from avat3r_ros.training.people import TrainingPerson, prepare_person
-from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.references import Person, person_from_sample
 from avat3r_ros.training.steps import StepConfig
 
 PAPER = replace(
-    preset("tiny"), image_size=128, motion_prior="none", condition_on_reference_codes=False,
+    preset("mini"), image_size=128, motion_prior="none", condition_on_reference_codes=False,
     condition_on_identity=False, code_correction=0,
 )  # fmt: skip
-STEP = StepConfig(points=1500, codes=4, views=4, perturbation=Perturbation(share=0.0))
+STEP = StepConfig(points=1500, codes=4, views=4)
 
 
 @dataclass(frozen=True)

@@ -25,15 +25,14 @@ from avat3r_ros.model import Avat3r, Avat3rConfig, preset
 from avat3r_ros.model.inputs import shown_patches
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.people import make_person
-from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.steps import StepConfig
 
 CONFIG = replace(
-    preset("tiny"), image_size=128, motion_prior="none", condition_on_identity=False,
+    preset("mini"), image_size=128, motion_prior="none", condition_on_identity=False,
     code_correction=0,
 )  # fmt: skip
 PAPER = replace(CONFIG, condition_on_reference_codes=False)
-STEP = StepConfig(points=1500, codes=4, views=4, perturbation=Perturbation(share=0.0))
+STEP = StepConfig(points=1500, codes=4, views=4)
 OTHERS = 4
 """Expressions of each person that are not trained on."""
 

@@ -12,6 +12,7 @@ def run(args: argparse.Namespace) -> int:
         steps=args.steps,
         seed=args.seed,
         people=args.people,
+        crowd_size=min(args.people or TrainingConfig.crowd_size, TrainingConfig.crowd_size),
         people_folder=args.people_folder,
         start_from=args.start_from,
         workers=args.workers,

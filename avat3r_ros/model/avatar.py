@@ -15,11 +15,13 @@
     moving              (3,)        int64    first moving, first deforming, one past the last moving
     identity            (K,)        float32  head-template coefficients
     tokens              (V*L, D)    float16  activations before the first cross-attention *
+    still_changes       (P, 14)     float16  raw changes that last in every expression *
     network.<name>                  float16  weights that run per frame **
 
-*  Only with a trained network.  ** Only if that network does not ship with the package: shipped
-weights are found by `weights_sha256`, so that an avatar of a preset stays small; any other network
-travels with its avatars. The head template always ships and is checked by hash.
+*  Only with a trained network, and if it makes such changes or looks at its tokens in every frame.
+** Only if that network does not ship with the package: shipped weights are found by
+`weights_sha256`, so that an avatar of a preset stays small; any other network travels with its
+avatars. The head template always ships and is checked by hash.
 
 A built avatar holds the stored values, so it animates the same before and after a trip through a
 file.
@@ -34,6 +36,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.changes import ATTRIBUTES
 from avat3r_ros.model.checkpoint import find_shipped_network, load_network, weights_sha256
 from avat3r_ros.model.config import Avat3rConfig, preset
 from avat3r_ros.model.network import Avat3r
@@ -86,7 +89,12 @@ def build_avatar(
     tensors = _stored(base, views)
     if network is not None and digest:
         with torch.no_grad():
-            tensors["tokens"] = network.encode_tokens(views, features).half().cpu()
+            tokens = network.encode_tokens(views, features)
+            if tokens is not None:
+                tensors["tokens"] = tokens.half().cpu()
+            if config.evidence_features:
+                still = network.still_changes(base.to(network.device), views)
+                tensors["still_changes"] = still.half().cpu()
         if find_shipped_network(digest) is None:
             tensors |= {
                 NETWORK + name: tensor.detach().half().cpu()
@@ -150,9 +158,16 @@ def restore_avatar(
     if not avatar.weights_sha256:
         return Prefix(base, make_motion(base, identity, template, config), num_views), None
     network = _network(avatar, config, template, network).to(device).eval()
-    tokens = _tensor(avatar, "tokens", (num_views * config.grid_size**2, config.width))
+    tokens = still = None
+    if config.upsampler != "none":
+        shape = (num_views * config.grid_size**2, config.width)
+        tokens = _tensor(avatar, "tokens", shape).float().to(device)
+    if config.evidence_features:
+        shape = (base.num_pixels, sum(ATTRIBUTES.values()))
+        still = _tensor(avatar, "still_changes", shape).float().to(device)
     with torch.no_grad():
-        return network.prefix_from_tokens(tokens.float().to(device), base, identity), network
+        prefix = network.prefix_from_tokens(tokens, base, identity, num_views, still=still)
+    return prefix, network
 
 
 def template_sha256(template: HeadTemplate) -> str:

@@ -14,8 +14,11 @@ from typing import Any, get_type_hints
 from avat3r_ros.expression import CODE_SPACES
 
 MOTION_PRIORS = ("template", "none")
-UPSAMPLERS = ("grm", "linear", "pixel")
+UPSAMPLERS = ("grm", "linear", "pixel", "none")
 LAYOUTS = ("sequential", "interleaved")
+
+_ADDED_LATER = {"evidence_features", "evidence_layers"}
+"""Fields that configurations written by older versions do not have: their default is off."""
 
 MIN_VIEWS, MAX_VIEWS = 3, 6
 """Reference views the network accepts; it is trained with 4."""
@@ -45,7 +48,9 @@ class Avat3rConfig:
         code_space: Key of `expression.CODE_SPACES`; its length is the code's length.
         upsampler: "grm" doubles the token grid per level with windowed attention, as in GRM;
             "linear" is one linear map from a token to its patch, many times cheaper; "pixel" is a
-            small network per pixel that sees the tokens around it and the pixel itself.
+            small network per pixel that sees the tokens around it and the pixel itself; "none"
+            leaves all that follows the expression to the head template's rig, and a frame costs
+            little more than the base guess. The last two are ours.
         upsampler_window: Tokens per attention window of "grm"; more: wider context, slower.
         upsampler_min_width: Width below which "grm" stops halving (64 in GRM's code).
         decoder_features: Hidden features per pixel of "pixel".
@@ -57,6 +62,11 @@ class Avat3rConfig:
             `motion_prior="none"`, which has no template. Ours.
         expression_basis: Per-pixel bilinear components driven by (code - the reference's code); 0
             switches them off. Ours; needs `condition_on_reference_codes`.
+        evidence_features: Hidden features per pixel of the decoder that is told what the other
+            references say of a pixel, and makes changes that are the same in every expression; 0
+            switches it off. Ours.
+        evidence_layers: Blocks of self-attention over what is said of cells of a sixteenth of a
+            view's side; more: wider context, more that can be learned by heart.
         code_correction: Hidden features of the map from codes as they are read to codes that the
             rig follows; 0 switches it off, and so does `motion_prior="none"`, without a rig. Ours.
         use_position_maps: Give position maps and confidence to the network as input.
@@ -88,6 +98,8 @@ class Avat3rConfig:
     condition_on_reference_codes: bool = True
     condition_on_identity: bool = False
     expression_basis: int = 0
+    evidence_features: int = 0
+    evidence_layers: int = 0
     code_correction: int = 0
     use_position_maps: bool = True
     use_features: bool = False
@@ -105,7 +117,7 @@ class Avat3rConfig:
                 raise ValueError(f"expected {field_name} >= 1, got {getattr(self, field_name)}")
         for field_name in (
             "self_attention_layers", "cross_attention_layers", "expression_basis",
-            "code_correction", "feature_channels",
+            "evidence_features", "evidence_layers", "code_correction", "feature_channels",
         ):  # fmt: skip
             if getattr(self, field_name) < 0:
                 raise ValueError(f"expected {field_name} >= 0, got {getattr(self, field_name)}")
@@ -144,6 +156,8 @@ class Avat3rConfig:
             raise ValueError(
                 f"expected confidence_threshold in [0, 1), got {self.confidence_threshold}"
             )
+        if self.use_features and not self.has_tokens:
+            raise ValueError("use_features=True needs tokens to fuse the features with")
         if self.use_features != (self.feature_channels > 0):
             raise ValueError(
                 f"use_features={self.use_features} does not fit feature_channels="
@@ -163,11 +177,27 @@ class Avat3rConfig:
                     "motion_prior='template' needs the rig's code space 'arkit_52', got "
                     f"{self.code_space!r}"
                 )
+        if self.upsampler == "none" and not (
+            self.evidence_features and self.motion_prior == "template"
+            and self.self_attention_layers == self.cross_attention_layers == 0
+            and self.expression_basis == 0
+        ):  # fmt: skip
+            raise ValueError(
+                "upsampler='none' needs evidence_features > 0 and motion_prior='template', and has "
+                "neither attention layers nor an expression_basis"
+            )
+        if self.evidence_layers and not self.evidence_features:
+            raise ValueError("evidence_layers need evidence_features > 0")
 
     @property
     def code_length(self) -> int:
         """Numbers in an expression code."""
         return CODE_SPACES[self.code_space]
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether anything is done with patches of the references."""
+        return self.upsampler != "none"
 
     @property
     def corrects_codes(self) -> bool:
@@ -206,10 +236,10 @@ class Avat3rConfig:
         for key in data:
             if key not in hints:
                 raise ValueError(_unknown("configuration field", key, tuple(hints)))
-        missing = sorted(set(hints) - set(data))
+        missing = sorted(set(hints) - set(data) - _ADDED_LATER)
         if missing:
             raise ValueError(f"configuration lacks the fields {missing}")
-        values = dict(data)
+        values = {key: cls.__dataclass_fields__[key].default for key in _ADDED_LATER} | data
         for key, hint in hints.items():
             if hint is float and type(values[key]) is int:
                 values[key] = float(values[key])
@@ -219,9 +249,30 @@ class Avat3rConfig:
 
 
 def tiny() -> Avat3rConfig:
-    """Whole path on a CPU at interactive rates; 256x256 references."""
+    """What a CPU can train: still changes of pixels from how photos agree, and corrected codes.
+
+    The rig makes all motion, and a frame costs little more than the base guess; 256x256 references.
+    """
     return Avat3rConfig(
         name="tiny",
+        image_size=256,
+        patch_size=16,
+        self_attention_layers=0,
+        cross_attention_layers=0,
+        upsampler="none",
+        evidence_features=96,
+        evidence_layers=2,
+        code_correction=64,
+    )
+
+
+def mini() -> Avat3rConfig:
+    """Build the transformer at a size that a CPU trains in an hour; 256x256 references.
+
+    It learns from a few hundred people by heart: for comparisons, no weights ship.
+    """
+    return Avat3rConfig(
+        name="mini",
         image_size=256,
         patch_size=16,
         input_pooling=2,
@@ -281,11 +332,13 @@ def debug() -> Avat3rConfig:
         decoder_features=16,
         condition_on_identity=True,
         expression_basis=3,
+        evidence_features=16,
+        evidence_layers=1,
         code_correction=8,
     )
 
 
-PRESETS = {"tiny": tiny, "small": small, "paper": paper, "debug": debug}
+PRESETS = {"tiny": tiny, "mini": mini, "small": small, "paper": paper, "debug": debug}
 
 
 def preset(name: str) -> Avat3rConfig:

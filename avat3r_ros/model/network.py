@@ -9,6 +9,9 @@
     code - reference's code ─► coefficients x bilinear basis ───────────────────────────┘
                                                                           └─► Gaussians
 
+Also once per person, what the other references say of a pixel (evidence.py) makes changes that are
+the same in every expression; with `upsampler="none"` there is nothing else but the corrected code.
+
 The corrected code undoes what a tracker gets wrong of every face (it reads smiles at half their
 size); all other changes are per pixel. Template Gaussians follow the pixels around them.
 
@@ -30,6 +33,8 @@ from torch import Tensor, nn
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.changes import ATTRIBUTES, POSITION_UNIT_M, apply_changes
 from avat3r_ros.model.config import MAX_VIEWS, MIN_VIEWS, Avat3rConfig
+from avat3r_ros.model.evidence import Evidence, cross_view_evidence, rays_to_cameras
+from avat3r_ros.model.evidence_decoder import EvidenceDecoder
 from avat3r_ros.model.fill_motion import moved_fill
 from avat3r_ros.model.inputs import INPUT_CHANNELS, shown_patches, shown_tokens
 from avat3r_ros.model.layers import (
@@ -74,7 +79,20 @@ class Avat3r(nn.Module):
         self.template = template
         if template is None and config.motion_prior == "template":
             self.template = HeadTemplate.load()
-        c, width = config, config.width
+        c = config
+        if c.has_tokens:
+            self._add_tokens()
+        self.upsampler: PatchDecoder | PixelDecoder | GrmUpsampler | None = None
+        if c.upsampler != "none":
+            self._add_expression_path()
+        if c.evidence_features:
+            self.evidence_decoder = EvidenceDecoder(c.evidence_features, c.evidence_layers)
+        if c.corrects_codes:
+            self.code_correction = CodeCorrection(c.code_length, c.code_correction)
+
+    def _add_tokens(self) -> None:
+        """From patches to tokens, once per person."""
+        c, width = self.config, self.config.width
         side = c.patch_size // c.input_pooling
         self.patch_embedding = nn.Conv2d(INPUT_CHANNELS, width, side, side)
         if c.use_features:
@@ -88,6 +106,10 @@ class Avat3r(nn.Module):
         self.self_attention = nn.ModuleList(
             SelfAttentionBlock(width, c.num_heads) for _ in range(c.self_attention_layers)
         )
+
+    def _add_expression_path(self) -> None:
+        """From the code to changes of each frame."""
+        c, width = self.config, self.config.width
         code_inputs = c.code_length * (2 if c.condition_on_reference_codes else 1)
         self.expression_encoder = ExpressionEncoder(
             code_inputs, c.expression_hidden, c.expression_tokens, width, c.code_norm
@@ -95,7 +117,6 @@ class Avat3r(nn.Module):
         self.cross_attention = nn.ModuleList(
             CrossAttentionBlock(width, c.num_heads) for _ in range(c.cross_attention_layers)
         )
-        self.upsampler: PatchDecoder | PixelDecoder | GrmUpsampler
         if c.upsampler == "grm":
             self.upsampler = GrmUpsampler(
                 width, c.num_heads, c.patch_size, c.upsampler_window, c.upsampler_min_width,
@@ -108,8 +129,6 @@ class Avat3r(nn.Module):
             self.basis_decoder = self._decoder(
                 {name: n * c.expression_basis for name, n in BASIS_ATTRIBUTES.items()}
             )
-        if c.corrects_codes:
-            self.code_correction = CodeCorrection(c.code_length, c.code_correction)
 
     def _decoder(self, channels: dict[str, int]) -> PatchDecoder | PixelDecoder:
         c = self.config
@@ -126,13 +145,15 @@ class Avat3r(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters live."""
-        return self.position_embedding.device
+        return next(self.parameters()).device
 
     def output_layers(self) -> list[nn.Linear]:
         """Return the layers that start at zero; while they are, the output is the base guess."""
-        heads = list(self.upsampler.heads.values())
+        heads = [] if self.upsampler is None else list(self.upsampler.heads.values())
         if self.config.expression_basis:
             heads += list(self.basis_decoder.heads.values())
+        if self.config.evidence_features:
+            heads += list(self.evidence_decoder.heads.values())
         if self.config.corrects_codes:
             heads.append(self.code_correction.last)
         return heads
@@ -173,10 +194,12 @@ class Avat3r(nn.Module):
         bases: Sequence[BaseGuess] | None = None,
         motions: Sequence[RigMotion | None] | None = None,
         patches: Sequence[Float[Tensor, "_ i"] | None] | None = None,
+        evidence: Sequence[Evidence | None] | None = None,
     ) -> list[Prefix]:
         """Encode B people with the same number of views in one pass; see `encode`.
 
-        Rigs of the base guesses and `patches` are made here where the caller does not keep them.
+        Rigs of the base guesses, `patches` and `evidence` are made here where the caller does not
+        keep them.
         """
         if len({len(one.images) for one in views}) != 1:
             raise ValueError("expected the same number of views for all people of a batch")
@@ -185,42 +208,93 @@ class Avat3r(nn.Module):
         if bases is None:
             bases = [build_base_guess(one, self.config, self.template) for one in views]
         unknown = [None] * len(views)
-        inputs = zip(views, features or unknown, patches or unknown, strict=True)
-        tokens = self._cached_blocks(
-            torch.stack([self._tokens(one, f, p) for one, f, p in inputs]),
-            torch.stack([self._shown(one) for one in views]),
-        )
-        return [
-            self.prefix_from_tokens(all_tokens, base.to(self.device), one.identity, rig)
-            for all_tokens, base, one, rig in zip(
-                tokens, bases, views, motions or unknown, strict=True
+        tokens = unknown
+        if self.config.has_tokens:
+            inputs = zip(views, features or unknown, patches or unknown, strict=True)
+            tokens = self._cached_blocks(
+                torch.stack([self._tokens(one, f, p) for one, f, p in inputs]),
+                torch.stack([self._shown(one) for one in views]),
             )
-        ]
+        prefixes = []
+        for all_tokens, base, one, rig, known in zip(
+            tokens, bases, views, motions or unknown, evidence or unknown, strict=True
+        ):
+            base = base.to(self.device)
+            rig = rig or make_motion(base, one.identity, self.template, self.config)
+            still = None
+            if self.config.evidence_features:
+                still = self.still_changes(base, one, rig, known)
+            prefixes.append(
+                self.prefix_from_tokens(all_tokens, base, one.identity, len(one.images), rig, still)
+            )
+        return prefixes
 
     def encode_tokens(
         self, views: ReferenceViews, features: Float[Tensor, "v c fh fw"] | None = None
-    ) -> Float[Tensor, "t d"]:
-        """Compute the activations before the first cross-attention alone; see `encode`."""
+    ) -> Float[Tensor, "t d"] | None:
+        """Compute the activations before the first cross-attention alone; None if there are none.
+
+        See `encode`.
+        """
         self._check(views)
+        if not self.config.has_tokens:
+            return None
         return self._cached_blocks(self._tokens(views, features)[None], self._shown(views)[None])[0]
+
+    def still_changes(
+        self,
+        base: BaseGuess,
+        views: ReferenceViews,
+        motion: RigMotion | None = None,
+        evidence: Evidence | None = None,
+    ) -> Float[Tensor, "p 14"]:
+        """Compute the changes that last in every expression.
+
+        Args:
+            base: Base guess on this network's device.
+            views: References.
+            motion: The base guess's rig, if the caller has it.
+            evidence: What the references say of each kept pixel, if the caller has it.
+        """
+        if evidence is None:
+            motion = motion or make_motion(base, views.identity, self.template, self.config)
+            evidence = cross_view_evidence(views, base, motion, self.template)
+        return self.evidence_decoder(evidence.to(self.device), rays_to_cameras(base, views.cameras))
 
     def prefix_from_tokens(
         self,
-        tokens: Float[Tensor, "t d"],
+        tokens: Float[Tensor, "t d"] | None,
         base: BaseGuess,
         identity: Float[Tensor, "k"],
+        num_views: int,
         motion: RigMotion | None = None,
+        still: Float[Tensor, "p 14"] | None = None,
     ) -> Prefix:
         """Finish a prefix from the tokens of all views: what an avatar file stores.
 
         Args:
-            tokens: Activations before the first cross-attention, all V * grid_size^2 of them.
+            tokens: Activations before the first cross-attention, all V * grid_size^2 of them; not
+                looked at where nothing but the rig follows the expression.
             base: Base guess on this network's device.
             identity: Identity coefficients of the head template.
+            num_views: V.
             motion: The base guess's rig, if the caller has it.
+            still: `still_changes`, if the configuration has them.
+
+        Raises:
+            ValueError: `still` does not fit the configuration.
         """
         c = self.config
-        num_views = len(tokens) // c.grid_size**2
+        if (still is not None) != (c.evidence_features > 0):
+            raise ValueError(
+                f"the configuration has evidence_features={c.evidence_features}, got "
+                f"{'no ' if still is None else ''}still changes"
+            )
+        motion = motion or make_motion(base, identity, self.template, c)
+        if self.upsampler is None:
+            return Prefix(base=base, motion=motion, num_views=num_views, still=still)
+        if tokens is None:
+            raise ValueError(f"expected tokens for upsampler={c.upsampler!r}, got None")
         token_views = torch.arange(num_views, device=tokens.device).repeat_interleave(
             c.grid_size**2
         )
@@ -249,7 +323,7 @@ class Avat3r(nn.Module):
                 slots = pixels
         return Prefix(
             base=base,
-            motion=motion or make_motion(base, identity, self.template, c),
+            motion=motion,
             num_views=num_views,
             tokens=tokens,
             token_views=token_views,
@@ -257,6 +331,7 @@ class Avat3r(nn.Module):
             basis=None if basis is None else basis.unflatten(-1, (6, c.expression_basis)),
             places=places,
             pixel_features=pixel_features,
+            still=still,
         )
 
     # ── per frame ────────────────────────────────────────────────────────────────────────────
@@ -295,7 +370,13 @@ class Avat3r(nn.Module):
 
     def _all_changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 14"]:
         """Raw per-pixel changes through cross-attention, upsampler and bilinear basis."""
+        if self.upsampler is None:
+            if prefix.still is None:
+                raise ValueError("this prefix holds the base guess only: no network made it")
+            return prefix.still.expand(len(codes), -1, -1)
         changes = self._changes(prefix, codes)
+        if prefix.still is not None:
+            changes = changes + prefix.still
         if prefix.basis is None:
             return changes
         moved = self._basis_changes(prefix, codes)

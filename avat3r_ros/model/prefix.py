@@ -27,6 +27,7 @@ class Prefix:
         basis: Per-pixel bilinear components of position and colour, raw units; None if off.
         places: Where the "pixel" decoder finds each kept pixel; None with other decoders.
         pixel_features: What that decoder makes of each kept pixel itself.
+        still: Changes that are the same in every expression; None if there are none.
     """
 
     base: BaseGuess
@@ -38,6 +39,7 @@ class Prefix:
     basis: Float[Tensor, "p 6 k"] | None = None
     places: PixelPlaces | None = None
     pixel_features: Float[Tensor, "p f"] | None = None
+    still: Float[Tensor, "p 14"] | None = None
 
     def base_gaussians(self, code: Float[Tensor, "e"]) -> Gaussians:
         """Return the base guess in an expression, without the network."""
@@ -92,4 +94,5 @@ def subset_prefix(prefix: Prefix, indices: Int[Tensor, "k"]) -> Prefix:
         basis=None if prefix.basis is None else prefix.basis[pixels],
         places=places,
         pixel_features=None if prefix.pixel_features is None else prefix.pixel_features[pixels],
+        still=None if prefix.still is None else prefix.still[pixels],
     )

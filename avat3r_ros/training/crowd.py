@@ -11,15 +11,18 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.evidence import cross_view_evidence
 from avat3r_ros.model.inputs import shown_patches
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.training.people import TrainingPerson, make_person, on_device
+from avat3r_ros.training.people import TrainingPerson, make_person, on_device, shared_pixels
 from avat3r_ros.training.people_files import PeopleFolder
+from avat3r_ros.training.perturb import Perturbation, perturbed
 from avat3r_ros.training.references import FaceNotFoundError, Prior
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class Crowd:
         workers: Processes that make people ahead of time; 0 makes them when they are needed.
         template: Head template; the shipped one if None. With workers it must be the shipped one.
         device: Where the people at hand are.
+        perturbation: How some people's references are disturbed.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Crowd:
         workers: int = 0,
         template: HeadTemplate | None = None,
         device: str = "cpu",
+        perturbation: Perturbation | None = None,
     ) -> None:
         if size < 1 or steps_per_person < size:
             raise ValueError(
@@ -72,6 +77,7 @@ class Crowd:
         if first_seed not in TRAINING_SEEDS:
             raise ValueError(f"expected a training seed {TRAINING_SEEDS}, got {first_seed}")
         self._config, self._prior, self._device = config, prior, device
+        self._perturbation = perturbation or Perturbation()
         self._size, self._steps, self._people = size, steps_per_person, people
         self._first_seed = first_seed
         self._folder = None if folder is None else PeopleFolder(folder, config, prior)
@@ -145,11 +151,22 @@ class Crowd:
 
     def _at_hand(self, one: TrainingPerson) -> TrainingPerson:
         config = self._config
+        rng = np.random.default_rng([one.seed, 0xD15])
+        if rng.random() < self._perturbation.share:
+            one = perturbed(one, self._perturbation, rng)
         one = on_device(one, self._device)
+        motion = make_motion(one.base, one.views.identity, self._template, config)
+        evidence = None
+        if config.evidence_features:
+            evidence = cross_view_evidence(one.views, one.base, motion, self._template).to(
+                torch.float16
+            )
         return replace(
             one,
-            motion=make_motion(one.base, one.views.identity, self._template, config),
-            patches=shown_patches(one.views, config),
+            motion=motion,
+            patches=shown_patches(one.views, config) if config.has_tokens else None,
+            evidence=evidence,
+            shared=shared_pixels(one, motion),
         )
 
 

@@ -10,7 +10,7 @@ motion: geometry comes first and stays.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from avat3r_ros.training.metrics import ssim_map
@@ -76,6 +76,7 @@ def photometric_losses(
     images: Float[Tensor, "t 3 h w"],
     masks: Float[Tensor, "t 1 h w"],
     background: Float[Tensor, "3"],
+    counted: Bool[Tensor, "t 1 h w"] | None = None,
 ) -> dict[str, Float[Tensor, ""]]:
     """Compare rendered targets with the truth over one background colour.
 
@@ -85,14 +86,16 @@ def photometric_losses(
         images: Targets, already multiplied by their masks.
         masks: Target coverage.
         background: RGB; varied between steps, so that holes and halos cannot hide in black.
+        counted: Pixels that are compared; all if None.
     """
     target = images + (1 - masks) * background[:, None, None]
     # Means over the head's area, not the image's: pictures with small heads count as much.
-    area = masks.mean().clamp(min=0.05)
+    weight = torch.ones_like(masks) if counted is None else counted.to(masks)
+    area = (weight * masks).mean().clamp(min=0.05)
     return {
-        "l1": (rgb - target).abs().mean() / area,
-        "ssim": (1 - ssim_map(rgb, target)).mean() / area,
-        "coverage": (alpha - masks).abs().mean() / area,
+        "l1": (weight * (rgb - target).abs()).mean() / area,
+        "ssim": (weight * (1 - ssim_map(rgb, target))).mean() / area,
+        "coverage": (weight * (alpha - masks).abs()).mean() / area,
     }
 
 

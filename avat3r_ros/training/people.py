@@ -5,16 +5,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from avat3r_ros.data.sampling import TargetViews, training_sample
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.evidence import Evidence
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
+from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.references import Person, Prior, person_from_sample
 from avat3r_ros.types import ReferenceViews
+
+SHARED_REACH = 0.04
+"""Pictures are compared up to this far from the base guess, as a share of their side."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class TrainingPerson:
         motion: The base guess's rig; this and the next are kept while the person is at hand, and
             are not part of files.
         patches: What the network sees of each patch.
+        evidence: What the other references say of each pixel of the base guess, half precision.
+        shared: Pixels of the targets that the references show something of.
     """
 
     seed: int
@@ -47,6 +54,8 @@ class TrainingPerson:
     shown: Int[Tensor, "t"]
     motion: RigMotion | None = None
     patches: Float[Tensor, "s i"] | None = None
+    evidence: Evidence | None = None
+    shared: Bool[Tensor, "t 1 h w"] | None = None
 
 
 def make_person(
@@ -95,6 +104,28 @@ def prepare_person(person: Person, config: Avat3rConfig, template: HeadTemplate)
         targets=person.targets,
         shown=changed.long().cumsum(0) - 1,
     )
+
+
+@torch.no_grad()
+def shared_pixels(one: TrainingPerson, motion: RigMotion | None) -> Bool[Tensor, "t 1 h w"]:
+    """Pixels of the targets where there is nothing, or something near what the references show.
+
+    References end at the neck's cut, and with them hair that hangs lower: no network can know it,
+    and one that is asked for it learns to blow up what hangs there.
+    """
+    targets = one.targets
+    shared = torch.ones_like(targets.masks, dtype=torch.bool)
+    side = 2 * round(SHARED_REACH * targets.masks.shape[-1]) + 1
+    for row, code in enumerate(one.codes):
+        shown = (one.shown == row).nonzero()[:, 0]
+        gaussians = one.base.gaussians if motion is None else motion.gaussians(code)
+        alpha = render_gaussians(gaussians, targets.cameras[shown]).alpha
+        near = (alpha > 0.5).float()
+        for kernel in ((side, 1), (1, side)):
+            around = (kernel[0] // 2, kernel[1] // 2)
+            near = torch.nn.functional.max_pool2d(near, kernel, 1, around)
+        shared[shown] = (near > 0) | (targets.masks[shown] < 0.5)
+    return shared
 
 
 def on_device(value: Any, device: torch.device | str) -> Any:

@@ -1,13 +1,14 @@
-"""Other errors of the fit for the same photos: a person serves as many.
+"""Other errors of the fit and of the camera: references as they could have been as well.
 
-A hundred people are learned by heart: the network recognises each and recites their correction. So
-the references' geometry is disturbed anew in every step, as a fit could have erred as well, and the
-truth stays: what is left to learn is to see how a photo lies on the geometry it comes with.
+Synthetic photos are all taken and fitted in one way, and real ones are not. So some people's
+references are disturbed when they come to hand, and the truth stays: what is left to learn is to
+see how photos lie on the geometry they come with, and on each other.
 
     per view   a similarity about the middle of the head (pose, size), of cameras and points alike
                a stretch along the rays, smooth over the image (shape in depth)
+               exposure and white balance
 
-Both keep every point on its pixel's ray, so rays do not give the disturbance away.
+The first two keep every point on its pixel's ray, so rays do not give the disturbance away.
 """
 
 from dataclasses import dataclass, replace
@@ -19,8 +20,6 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses
-from avat3r_ros.model.config import Avat3rConfig
-from avat3r_ros.model.inputs import shown_patches
 from avat3r_ros.training.people import TrainingPerson
 from avat3r_ros.training.references import Similarity
 from avat3r_ros.types import Camera
@@ -32,40 +31,44 @@ _MIDDLE_HEAD_M = np.array([0.0, 0.0, -0.08])
 class Perturbation:
     """Spreads of the disturbance of each view; larger ones teach more looking, less guessing.
 
-    The defaults are about the size of the errors of a fit (ours).
+    The defaults are about half the size of the errors of a fit, which they add to (ours).
 
     Attributes:
-        share: Steps that disturb; the others take the references as they are.
+        share: People who are disturbed; the others' references stay as they are.
         turn_deg: Rotation about a random axis.
         shift_m: Translation along each axis.
         growth: Relative size.
         stretch: Relative distance from the camera, at the head's edge.
+        exposure: Relative brightness.
+        tint: Relative brightness of each channel.
     """
 
-    share: float = 0.7
-    turn_deg: float = 1.5
-    shift_m: float = 0.002
-    growth: float = 0.015
-    stretch: float = 0.004
+    share: float = 0.5
+    turn_deg: float = 0.8
+    shift_m: float = 0.001
+    growth: float = 0.008
+    stretch: float = 0.003
+    exposure: float = 0.06
+    tint: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:
             raise ValueError(f"expected share in [0, 1], got {self.share}")
-        for name in ("turn_deg", "shift_m", "growth", "stretch"):
+        for name in ("turn_deg", "shift_m", "growth", "stretch", "exposure", "tint"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"expected {name} >= 0, got {getattr(self, name)}")
 
 
-def perturbed(
-    one: TrainingPerson, how: Perturbation, config: Avat3rConfig, rng: np.random.Generator
-) -> TrainingPerson:
+def perturbed(one: TrainingPerson, how: Perturbation, rng: np.random.Generator) -> TrainingPerson:
     """Return the person with otherwise wrong references; the truth is the same.
 
-    Orientation of the Gaussians stays: only their centres are looked at where geometry is learned.
+    Gaussians keep their orientation. What is kept at hand (rig, patches ...) is dropped: it has to
+    be made anew.
     """
     views, base = one.views, one.base
     positions = views.position_maps.clone()
-    means = base.gaussians.means.clone()
+    means, colors = base.gaussians.means.clone(), base.gaussians.colors.clone()
+    images = views.images.clone()
     intrinsics, poses = views.cameras.intrinsics, views.cameras.camera_from_head.clone()
     rows = base.code_rows[: base.num_pixels]
     for view in range(len(positions)):
@@ -76,18 +79,25 @@ def perturbed(
         poses[view] = camera.camera_from_head
         flat = positions[view].flatten(1).T
         positions[view] = _stretched(moved.points(flat), center, stretch).T.view_as(positions[view])
+        gain = np.exp(rng.normal(0, how.exposure) + rng.normal(0, how.tint, 3))
+        gain = torch.from_numpy(gain).to(colors)
+        images[view] = (images[view] * gain[:, None, None]).clamp(0, 1)
         own = (rows == view).nonzero()[:, 0]
+        colors[own] = (colors[own] * gain).clamp(0, 1)
         means[own] = _stretched(moved.points(means[own]), center, stretch)
-    views = replace(
-        views,
-        position_maps=positions * (views.masks > 0),
-        cameras=Camera(intrinsics, poses, views.cameras.width, views.cameras.height),
-    )
     return replace(
         one,
-        views=views,
-        base=replace(base, gaussians=replace(base.gaussians, means=means)),
-        patches=shown_patches(views, config),
+        views=replace(
+            views,
+            images=images,
+            position_maps=positions * (views.masks > 0),
+            cameras=Camera(intrinsics, poses, views.cameras.width, views.cameras.height),
+        ),
+        base=replace(base, gaussians=replace(base.gaussians, means=means, colors=colors)),
+        motion=None,
+        patches=None,
+        evidence=None,
+        shared=None,
     )
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from avat3r_ros.model import Avat3r
+from avat3r_ros.model.evidence import Evidence, cross_view_evidence
+from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.training.losses import (
     LossWeights,
@@ -22,7 +24,6 @@ from avat3r_ros.training.losses import (
 )
 from avat3r_ros.training.metrics import mean_distance_mm, moving_points
 from avat3r_ros.training.people import TrainingPerson
-from avat3r_ros.training.perturb import Perturbation, perturbed
 from avat3r_ros.types import Gaussians
 
 
@@ -36,7 +37,6 @@ class StepConfig:
         views: References whose Gaussians are sampled; fewer: cheaper, more noise.
         targets: Pictures per person for the photometric loss, all of one expression.
         weights: Of the loss terms.
-        perturbation: How references are disturbed in steps without pictures.
     """
 
     points: int = 3000
@@ -44,7 +44,6 @@ class StepConfig:
     views: int = 2
     targets: int = 2
     weights: LossWeights = LossWeights()
-    perturbation: Perturbation = Perturbation()
 
     def __post_init__(self) -> None:
         for name in ("points", "codes", "views", "targets"):
@@ -91,12 +90,6 @@ Terms = tuple[dict[str, Tensor], dict[str, float]]
 def _geometry_terms(
     network: Avat3r, people: Sequence[TrainingPerson], config: StepConfig, rng: np.random.Generator
 ) -> list[Terms]:
-    people = [
-        perturbed(one, config.perturbation, network.config, rng)
-        if rng.random() < config.perturbation.share
-        else one
-        for one in people
-    ]
     rows = [_sampled_rows(one, config, rng) for one in people]
     bases = [one.base.subset(one.points[r]) for one, r in zip(people, rows, strict=True)]
     prefixes = network.encode_many(
@@ -107,6 +100,9 @@ def _geometry_terms(
             for one, base in zip(people, bases, strict=True)
         ],
         patches=[one.patches for one in people],
+        evidence=[
+            _evidence(network, one, one.points[r]) for one, r in zip(people, rows, strict=True)
+        ],
     )
     terms = []
     for one, prefix, r in zip(people, prefixes, rows, strict=True):
@@ -128,6 +124,7 @@ def _picture_terms(
         bases=[one.base for one in people],
         motions=[one.motion for one in people],
         patches=[one.patches for one in people],
+        evidence=[_evidence(network, one, None) for one in people],
     )
     both = []
     for one, prefix in zip(people, prefixes, strict=True):
@@ -146,6 +143,7 @@ def _picture_terms(
             targets.images[shown].to(device),
             targets.masks[shown].to(device),
             background,
+            None if one.shared is None else one.shared[shown],
         )
         pixels = prefix.base.num_pixels
         still = prefix.base_gaussians(network.corrected(code).detach())
@@ -159,6 +157,17 @@ def _picture_terms(
         )
         both.append((terms | geometry, measured))
     return both
+
+
+def _evidence(network: Avat3r, one: TrainingPerson, rows: Tensor | None) -> Evidence | None:
+    """What the references say of some pixels of the base guess, or of all."""
+    if not network.config.evidence_features:
+        return None
+    known = one.evidence
+    if known is None:  # A pixel's surroundings count, so it takes all pixels to know about some.
+        motion = make_motion(one.base, one.views.identity, network.template, network.config)
+        known = cross_view_evidence(one.views, one.base, motion, network.template)
+    return (known if rows is None else known.subset(rows)).to(torch.float32)
 
 
 def _geometry(means: Tensor, base: Tensor, before: Tensor, moved: Tensor) -> Terms:

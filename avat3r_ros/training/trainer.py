@@ -1,4 +1,4 @@
-"""Training: geometry of many expressions first, pictures second with geometry kept.
+"""Training: steps with pictures, and cheaper ones with the positions of many expressions alone.
 
 A run folder holds config.json, log.jsonl (one line of scalars every few steps), curves.png (their
 course), checkpoint.pt (the newest complete state) and, in the end, network/ (averaged weights, for
@@ -30,6 +30,7 @@ from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.curves import RunLog, cut_log, draw_curves
 from avat3r_ros.training.evaluation import evaluate_network
+from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.references import Prior
 from avat3r_ros.training.steps import StepConfig, step_loss
 
@@ -58,7 +59,7 @@ class TrainingConfig:
         seed: Of weights, people and all choices.
         prior: "tracked": references and codes as in use; "fitted": references with imitated errors,
             true codes; "exact": no errors (references.py).
-        geometry_share: Share of the steps before pictures are looked at.
+        geometry_share: Share of the steps that look at positions alone, without pictures.
         people_per_step: People averaged over in a step; more: less noise, slower.
         start_from: Preset or checkpoint folder whose weights are trained on; None draws them from
             the seed.
@@ -82,6 +83,7 @@ class TrainingConfig:
             faster (GPUs); weights, positions and losses are float32 in any case.
         tensorboard: Also write TensorBoard events.
         step: What a step looks at.
+        perturbation: How some people's references are disturbed.
         network: Configuration of the network; the preset's if None.
     """
 
@@ -89,20 +91,20 @@ class TrainingConfig:
     steps: int = 20_000
     seed: int = 0
     prior: Prior = "tracked"
-    geometry_share: float = 0.6
+    geometry_share: float = 0.3
     people_per_step: int = 1
     start_from: str | None = None
     people: int = 256
     people_folder: str | None = None
-    crowd_size: int = 32
-    steps_per_person: int = 256
+    crowd_size: int = 100
+    steps_per_person: int = 1024
     workers: int = 1
-    learning_rate: float = 8e-4
-    output_rate: float = 1.5
+    learning_rate: float = 2e-3
+    output_rate: float = 1.0
     warmup_steps: int = 50
     weight_decay: float = 0.02
     clip_norm: float = 1.0
-    ema: float = 0.999
+    ema: float = 0.998
     checkpoint_minutes: float = 5.0
     evaluation_people: int = 8
     threads: int | None = None
@@ -110,6 +112,7 @@ class TrainingConfig:
     precision: str = "float32"
     tensorboard: bool = False
     step: StepConfig = StepConfig()
+    perturbation: Perturbation = Perturbation()
     network: Avat3rConfig | None = None
 
     def __post_init__(self) -> None:
@@ -192,6 +195,7 @@ def train(
             workers=0 if template is not None else config.workers,
             template=template,
             device=config.device,
+            perturbation=config.perturbation,
         ) as crowd,
         _polite_end() as asked_to_end,
     ):
@@ -267,7 +271,7 @@ class _Run:
                 people,
                 config.step,
                 rng,
-                with_pictures=self.step >= config.geometry_share * config.steps,
+                with_pictures=bool(rng.random() >= config.geometry_share),
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -28,7 +28,7 @@ def workplace(tmp_path_factory):
     encoder = torch.nn.Conv2d(3, CHANNELS, 16, 16)
     torch.jit.trace(encoder, torch.zeros(1, 3, 64, 64)).save(folder / "sapiens.pt2")
     config = dataclasses.replace(
-        preset("tiny"), name="described", use_features=True, feature_channels=CHANNELS
+        preset("mini"), name="described", use_features=True, feature_channels=CHANNELS
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

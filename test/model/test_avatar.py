@@ -22,9 +22,18 @@ CODE = torch.from_numpy(arkit_code(jawOpen=0.6))
 FIELDS = tuple(Gaussians.__dataclass_fields__)
 
 
-def network_of(template, trained):
+STILL = dataclasses.replace(
+    preset("debug"),
+    upsampler="none",
+    self_attention_layers=0,
+    cross_attention_layers=0,
+    expression_basis=0,
+)
+
+
+def network_of(template, trained, config=preset("debug")):  # noqa: B008 (frozen)
     torch.manual_seed(0)
-    network = Avat3r(preset("debug"), template).eval()
+    network = Avat3r(config, template).eval()
     if trained:
         for layer in network.output_layers():
             torch.nn.init.normal_(layer.weight, std=0.1)
@@ -53,6 +62,25 @@ def test_an_avatar_animates_as_its_network_does(avatar, views, template):
             getattr(stored, name), getattr(direct, name), atol=6e-3, rtol=1e-2
         )
     torch.testing.assert_close(stored.means, direct.means, atol=1e-5, rtol=0)
+
+
+def test_an_avatar_without_tokens_keeps_what_stays(views, template):
+    network = network_of(template, True, STILL)
+    avatar = build_avatar(views, network)
+    assert "tokens" not in avatar.tensors
+    with torch.no_grad():
+        direct = network.decode(network.encode(views), CODE)
+    stored = animated(avatar, template)
+    for name in FIELDS:
+        torch.testing.assert_close(
+            getattr(stored, name), getattr(direct, name), atol=6e-3, rtol=1e-2
+        )
+    torch.testing.assert_close(stored.means, direct.means, atol=1e-5, rtol=0)
+    missing = dataclasses.replace(
+        avatar, tensors={n: t for n, t in avatar.tensors.items() if n != "still_changes"}
+    )
+    with pytest.raises(ValueError, match="still_changes"):
+        restore_avatar(missing, template=template)
 
 
 def test_a_trip_through_bytes_changes_nothing(avatar, template):

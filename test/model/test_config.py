@@ -38,11 +38,14 @@ def test_unknown_preset_names_the_closest():
         ({"code_space": "ava256_256"}, "arkit_52"),
         ({"confidence_threshold": 1.5}, "confidence_threshold"),
         ({"width": 0}, "width"),
+        ({"evidence_features": -1}, "evidence_features"),
+        ({"upsampler": "none"}, "evidence_features > 0"),
+        ({"evidence_layers": 2}, "evidence_features > 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(preset("tiny"), **change)
+        dataclasses.replace(preset("mini"), **change)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,7 @@ def test_settings_that_do_not_fit_are_refused(change, message):
     ],
 )
 def test_json_is_read_strictly(edit, message):
-    data = preset("tiny").to_json()
+    data = preset("mini").to_json()
     edit(data)
     with pytest.raises(ValueError, match=message):
         Avat3rConfig.from_json(data)
@@ -76,3 +79,9 @@ def test_paper_preset_has_the_papers_size():
     assert len(network.upsampler.expansions) == 4
     assert network.config.motion_prior == "none"
     assert not network.config.condition_on_reference_codes
+
+
+def test_configurations_of_older_versions_lack_what_was_added_since():
+    data = preset("mini").to_json()
+    del data["evidence_features"], data["evidence_layers"]
+    assert Avat3rConfig.from_json(data) == preset("mini")

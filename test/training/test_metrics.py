@@ -4,6 +4,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from avat3r_ros.training.evaluation import _picture_scores
 from avat3r_ros.training.losses import (
     LossWeights,
     geometry_loss,
@@ -93,6 +94,11 @@ def test_pictures_of_the_truth_cost_nothing_over_any_background():
     over = image * holed + (1 - holed) * background[:, None, None]
     worse = photometric_losses(over, holed, image * mask, mask, background)
     assert min(float(value) for value in worse.values()) > 1e-3
+    # Where nothing is compared, a hole costs nothing; SSIM looks five pixels around.
+    counted = torch.ones_like(mask, dtype=torch.bool)
+    counted[..., 9:26, 9:26] = False
+    left_out = photometric_losses(over, holed, image * mask, mask, background, counted)
+    assert max(float(value) for value in left_out.values()) < 1e-5
 
 
 def test_regularity_is_about_changes():
@@ -138,3 +144,18 @@ def test_flicker_sees_jitter_and_no_even_change():
     jitter = ramp + 0.01 * torch.tensor([1.0, -1.0] * 4 + [1.0])[:, None, None, None]
     # A second difference of +-1, -+1, +-1 hundredths is four of them.
     assert flicker(jitter) == pytest.approx(0.04 * 255, rel=1e-3)
+
+
+def test_what_sticks_out_of_the_head_costs_around_it_only():
+    image, mask = torch.full((1, 3, 128, 128), 0.6), torch.zeros(1, 1, 128, 128)
+    mask[..., 32:96, 40:88] = 1.0
+    truth = image * mask
+    rim = torch.nn.functional.max_pool2d(mask, 5, 1, 2)
+    fat = _picture_scores(image * rim, truth, mask)
+    thin = _picture_scores(truth, truth, mask)
+    assert fat["psnr"] == thin["psnr"] > 60
+    assert fat["psnr_around"] < 30 < thin["psnr_around"]
+    # Farther away than 8 pixels nothing counts.
+    far = truth.clone()
+    far[..., :3, :] = 1.0
+    assert _picture_scores(far, truth, mask)["psnr_around"] == thin["psnr_around"]

@@ -13,8 +13,9 @@ from avat3r_ros.training import crowd as crowd_module
 from avat3r_ros.training import people_files
 from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.curves import LOG, PICTURE, RunLog, cut_log, draw_curves, read_log
-from avat3r_ros.training.people import on_device
+from avat3r_ros.training.people import on_device, shared_pixels
 from avat3r_ros.training.people_files import PeopleFolder
+from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.references import FaceNotFoundError, person_from_sample
 from avat3r_ros.training.steps import StepConfig, _blended_codes, _sampled_rows
 
@@ -71,10 +72,41 @@ def test_a_crowd_keeps_people_and_shows_the_first_ones_again(monkeypatch, small_
         seen = [crowd.person(slot, step).seed for step in range(24) for slot in (0, 1)]
         assert crowd.person(0, 0).motion is not None
         assert crowd.person(0, 0).patches is not None
+        assert len(crowd.person(0, 0).evidence.numbers) == small_person.base.num_pixels
     assert len(set(seen)) == 3
     assert sorted(made) == sorted(set(seen))  # each is made once
     with pytest.raises(ValueError, match="at least as many people"):
         Crowd(DEBUG, "fitted", size=4, steps_per_person=8, people=3)
+
+
+def test_pictures_are_compared_where_references_show_something(small_person):
+    """Hair that hangs below the references' cut is in the pictures, and nobody can know it."""
+    targets = small_person.targets
+    masks = targets.masks.clone()
+    masks[0, :, -4:] = 1.0  # the lower edge, far below the chin
+    other = dataclasses.replace(small_person, targets=dataclasses.replace(targets, masks=masks))
+    shared = shared_pixels(other, None)
+    assert not shared[0, :, -4:].all()
+    assert shared[masks < 0.5].all()
+    assert shared[targets.masks > 0.5].float().mean() > 0.95
+
+
+def test_the_same_people_are_disturbed_alike_and_others_not_at_all(monkeypatch, small_person):
+    monkeypatch.setattr(
+        crowd_module, "make_person",
+        lambda seed, *rest, **options: dataclasses.replace(small_person, seed=seed),
+    )  # fmt: skip
+    known = small_person.base.gaussians.means
+
+    def means(share, slot):
+        settings = {"size": 4, "steps_per_person": 4, "perturbation": Perturbation(share=share)}
+        with Crowd(DEBUG, "fitted", **settings) as crowd:
+            return crowd.person(slot, 0).base.gaussians.means
+
+    assert torch.equal(means(0.0, 1), known)
+    assert not torch.equal(means(1.0, 1), known)
+    assert torch.equal(means(1.0, 1), means(1.0, 1))
+    assert not torch.equal(means(1.0, 1), means(1.0, 2))
 
 
 def test_somebody_stands_in_for_a_person_without_a_face(monkeypatch, small_person, caplog):

@@ -5,10 +5,7 @@ import pytest
 import torch
 
 from avat3r_ros.geometry import project_points, transform_points
-from avat3r_ros.model import preset
 from avat3r_ros.training.perturb import Perturbation, perturbed
-
-CONFIG = preset("debug")
 
 
 def pixels_of(views, view):
@@ -23,7 +20,7 @@ def pixels_of(views, view):
 
 
 def test_disturbed_points_stay_on_the_rays_of_their_pixels(small_person):
-    other = perturbed(small_person, Perturbation(), CONFIG, np.random.default_rng(0))
+    other = perturbed(small_person, Perturbation(), np.random.default_rng(0))
     for view in range(len(other.views.images)):
         before, pixels = pixels_of(small_person.views, view)
         after, _ = pixels_of(other.views, view)
@@ -33,11 +30,11 @@ def test_disturbed_points_stay_on_the_rays_of_their_pixels(small_person):
 
 
 def test_points_move_by_millimetres_and_the_truth_stays(small_person):
-    other = perturbed(small_person, Perturbation(), CONFIG, np.random.default_rng(0))
+    other = perturbed(small_person, Perturbation(), np.random.default_rng(0))
     count = small_person.base.num_pixels
     means, before = other.base.gaussians.means, small_person.base.gaussians.means
     moved = (means - before).norm(dim=-1)
-    assert 0.001 < float(moved[:count].mean()) < 0.01
+    assert 0.0005 < float(moved[:count].mean()) < 0.01
     assert not moved[count:].any()
     assert other.before is small_person.before
     assert other.moved is small_person.moved
@@ -50,11 +47,30 @@ def test_points_move_by_millimetres_and_the_truth_stays(small_person):
 
 
 def test_no_spread_changes_nothing(small_person):
-    still = Perturbation(turn_deg=0.0, shift_m=0.0, growth=0.0, stretch=0.0)
-    other = perturbed(small_person, still, CONFIG, np.random.default_rng(0))
+    names = ("turn_deg", "shift_m", "growth", "stretch", "exposure", "tint")
+    still = Perturbation(**dict.fromkeys(names, 0.0))
+    other = perturbed(small_person, still, np.random.default_rng(0))
     mask = small_person.views.masks > 0
     difference = (other.views.position_maps - small_person.views.position_maps) * mask
     assert difference.abs().max() < 1e-6
+    assert torch.equal(other.views.images, small_person.views.images)
+
+
+def test_each_photo_has_its_exposure_and_its_gaussians_the_same(small_person):
+    how = Perturbation(exposure=0.2, tint=0.0)
+    other = perturbed(small_person, how, np.random.default_rng(0))
+    before, after = small_person.base, other.base
+    gains = []
+    for view, (old, new) in enumerate(
+        zip(small_person.views.images, other.views.images, strict=True)
+    ):
+        seen = (old > 0.05) & (new < 1)
+        gains.append(float((new[seen] / old[seen]).median()))
+        own = (before.code_rows[: before.num_pixels] == view).nonzero()[:, 0]
+        colors = before.gaussians.colors[own] * gains[-1]
+        torch.testing.assert_close(after.gaussians.colors[own], colors.clamp(0, 1))
+    assert len({round(gain, 3) for gain in gains}) == len(gains)
+    assert 0.5 < min(gains) < max(gains) < 2
 
 
 def test_wrong_spreads_are_refused():

@@ -12,12 +12,10 @@ from avat3r_ros.model import Avat3r, load_network, preset
 from avat3r_ros.training import crowd as crowd_module
 from avat3r_ros.training import trainer
 from avat3r_ros.training.crowd import Crowd
-from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.steps import StepConfig, step_loss
 from avat3r_ros.training.trainer import TrainingConfig, learning_rate, train
 
 STEP = StepConfig(points=150, codes=2, targets=1)
-UNDISTURBED = dataclasses.replace(STEP, perturbation=Perturbation(share=0.0))
 CONFIG = TrainingConfig(
     preset="debug",
     steps=6,
@@ -64,7 +62,7 @@ def test_loss_falls_on_one_person(small_person, template):
         loss, scalars = step_loss(
             network,
             [small_person],
-            UNDISTURBED,
+            STEP,
             np.random.default_rng(step % 4),
             with_pictures=False,
         )
