@@ -234,7 +234,10 @@ def build_avatar_from_images(
     crops = replace(crops, num_guessed=len(shown) - len(faces))
     if single and isinstance(lift, Lift):
         step("guessing the other sides", 0.55)
-        crops = lift(crops, template)
+        try:
+            crops = lift(crops, template)
+        except ValueError as error:
+            raise BuildError(f"{names[0]}: {error}") from error
 
     step("mapping positions", 0.6)
     views = harmonize_colors(position_prior(crops, template), template)
@@ -245,8 +248,8 @@ def build_avatar_from_images(
         feature_maps = features.extract(views.images)
 
     step("building the avatar", 0.75)
-    warnings = choice.warnings
-    warnings += [_lift_warning(lift.name)] if single else _warnings(fit, faces, names)
+    about_sides = [_lift_warning(lift.name)] if single else _side_warnings(fit)
+    warnings = choice.warnings + about_sides + _photo_warnings(fit, faces, names)
     for warning in warnings:
         logger.warning(warning)
     avatar = build_avatar(
@@ -262,7 +265,12 @@ def build_avatar_from_images(
                 {"name": prior.name, "licence": prior.licence.name}
                 for prior in (position_prior, features)
                 if prior is not None and prior.licence is not None
-            ],
+            ]
+            + (
+                [{"name": lift.name, "licence": lift.licence}]
+                if single and isinstance(lift, PictureLift)
+                else []
+            ),
             **(metadata or {}),
         },
     )
@@ -354,7 +362,7 @@ def _check_features(network: Avat3r, features: FeatureExtractor | None) -> None:
         )
 
 
-def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]) -> list[str]:
+def _side_warnings(fit: TemplateFit) -> list[str]:
     warnings = []
     back = np.asarray(fit.camera_from_head)[:, :3, :3].transpose(0, 2, 1) @ np.array([0, 0, -1.0])
     yaw = np.arctan2(back[:, 0], back[:, 2])
@@ -371,6 +379,13 @@ def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
                     f"no photo shows the {side} side: its cheek and ear are guessed; add one with "
                     f"the head turned to the {turn}"
                 )
+    return warnings
+
+
+def _photo_warnings(
+    fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
+) -> list[str]:
+    warnings = []
     for index, (face, name) in enumerate(zip(faces, names, strict=True)):
         residual = float(fit.residual_px[index])
         height = float(np.ptp(face.landmarks_px[:, 1]))
@@ -379,7 +394,8 @@ def _warnings(fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
                 f"{name}: landmarks miss the fitted head by {residual:.1f} px "
                 f"({residual / height:.0%} of the face); same person, unmirrored, sharp?"
             )
-        if fit.num_matches is not None and fit.num_matches[index] == 0:
+        unmatched = fit.num_matches is not None and fit.num_matches[index] == 0
+        if unmatched and len(faces) > 1:
             warnings.append(
                 f"{name}: shares no detail of the skin with the other photos, so its camera rests "
                 "on the face's landmarks alone; is it sharp, and turned at most 40 degrees away "

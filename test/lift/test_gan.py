@@ -117,6 +117,7 @@ def test_an_avatar_is_built_through_the_generator(known):
     lift = replace(lift, function=quick)
     result = build_avatar_from_images([known.photo], lift=lift)
     assert result.avatar.metadata["lifted_by"] == "eg3d"
+    assert [one["name"] for one in result.avatar.metadata["weights_of_others"]] == ["eg3d"]
     assert result.views.num_guessed == 4
     assert result.kept == [0]
     assert len(result.faces) == 1

@@ -44,6 +44,7 @@ def test_the_avatar_says_that_it_was_lifted(result):
     assert result.avatar.metadata["lifted_by"] == "heads"
     assert any("single photo" in warning and "guessed" in warning for warning in result.warnings)
     assert result.kept == [0]
+    assert not any("shares no detail" in warning for warning in result.warnings)
     assert result.avatar.weights_sha256 == "", "weights that were trained with photos stay out"
 
 
