@@ -175,7 +175,7 @@ def build_avatar_from_images(
         )
     if network is None:
         # Shipped weights correct the errors of the template's fit, and of nothing else: on lifted
-        # views they lose up to 1 dB (benchmarks/lift.py).
+        # views they lose 0.5 to 1.5 dB (benchmarks/lift.py).
         fitting = position_prior is TEMPLATE and not single
         network = load_network(preset, trained=trained and fitting)
     _check_features(network, features)
