@@ -11,7 +11,7 @@ from avat3r_ros.model.checkpoint import (
     save_network,
     weights_sha256,
 )
-from avat3r_ros.model.config import PRESETS, Avat3rConfig, preset
+from avat3r_ros.model.config import PRESETS, Avat3rConfig, cloud, preset
 from avat3r_ros.model.network import Avat3r
 from avat3r_ros.model.prefix import Prefix, subset_prefix
 
@@ -22,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "Prefix",
     "build_avatar",
+    "cloud",
     "load_network",
     "preset",
     "restore_avatar",

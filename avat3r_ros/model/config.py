@@ -352,6 +352,20 @@ def preset(name: str) -> Avat3rConfig:
     return PRESETS[name]()
 
 
+def cloud(config: Avat3rConfig) -> Avat3rConfig:
+    """The paper's starting point for references as `config` takes them: a coloured, still cloud."""
+    return dataclasses.replace(
+        mini(),
+        name="cloud",
+        motion_prior="none",
+        condition_on_reference_codes=False,
+        expression_basis=0,
+        image_size=config.image_size,
+        confidence_threshold=config.confidence_threshold,
+        code_space=config.code_space,
+    )
+
+
 def _unknown(what: str, got: object, choices: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(str(got).lower(), choices, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -23,6 +23,7 @@ from avat3r_ros.demo.scoring import (
     true_view,
 )
 from avat3r_ros.model import Avat3r, preset
+from avat3r_ros.model import cloud as cloud_config
 from avat3r_ros.nodes.demo_recorder import (
     DemoRecorder,
     Recording,
@@ -210,7 +211,9 @@ def baseline_pictures(
     """Draw the same moments without animation, and as the paper's motionless coloured cloud."""
     focal = float(operator.truth(0.0).camera.intrinsics[0, 0])
     cloud = build_avatar_from_images(
-        references, focals_px=[focal] * len(references), network=Avat3r(cloud_config())
+        references,
+        focals_px=[focal] * len(references),
+        network=Avat3r(cloud_config(preset("tiny"))),
     ).avatar
     neutral, background = np.zeros(52, np.float32), np.array(BLACK, np.float32)
     drawn = {}
@@ -223,16 +226,6 @@ def baseline_pictures(
             for frame in tqdm(frames, desc=name)
         ]
     return drawn
-
-
-def cloud_config():
-    """The paper's starting point: position maps and colours, no template motion."""
-    return dataclasses.replace(
-        preset("tiny"),
-        motion_prior="none",
-        condition_on_reference_codes=False,
-        expression_basis=0,
-    )
 
 
 def rates(recording: Recording) -> dict[str, float]:

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from avat3r_ros.model import Avat3r
+from avat3r_ros.model import cloud as cloud_config
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
@@ -78,7 +79,7 @@ def subjects(
     prefix = network.encode(one.views, base=one.base)
     at_rest = torch.zeros(network.config.code_length)
     resting, still = network.decode(prefix, at_rest), prefix.base_gaussians(at_rest)
-    config = replace(network.config, motion_prior="none", expression_basis=0)
+    config = cloud_config(network.config)
     cloud = build_base_guess(one.views, config, None)
     cloud_points = torch.searchsorted(cloud.pixel_indices, one.base.pixel_indices[one.points])
     # One photo alone shows all it shows, also what another photo shows better.

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from avat3r_ros.model import PRESETS, Avat3r, Avat3rConfig, preset
+from avat3r_ros.model import PRESETS, Avat3r, Avat3rConfig, cloud, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -14,6 +14,13 @@ def test_presets_survive_json(name):
     config = preset(name)
     assert config.name == name
     assert Avat3rConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_has_a_cloud_to_be_compared_with(name):
+    still = cloud(preset(name))
+    assert still.motion_prior == "none"
+    assert still.image_size == preset(name).image_size
 
 
 def test_unknown_preset_names_the_closest():
