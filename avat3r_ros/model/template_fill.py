@@ -6,7 +6,8 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 - *hidden*: what lies inside the head is kept only where some viewer of some expression sees it;
 - *seen*: a reference pixel already covers the same surface. Distances are taken in a neutral and in
   an opened face at once, so that a folded lid is not covered by the brow that touches it;
-- *hull*: a point that falls outside a reference's matte is not part of this head;
+- *hull*: a point that falls outside a reference's matte is not part of this head; one that is
+  outside by no more than the fit may be off is sunk into it instead, so that no gap opens;
 - *cut*: nothing below the neckline of the references.
 
 Their colours are found in template_colors.py.
@@ -72,6 +73,9 @@ are lashes, the white of the eye or, as a fit is off by millimetres, the brow.""
 FILL_OPACITY = 0.97
 FLATNESS = 0.2
 HULL_MARGIN_PX = 1
+
+SINK_MARGIN_M, SINK_M = 0.006, 0.004
+"""Points this far outside a matte are kept, this deep under the surface."""
 
 COVER_REACH = 0.4
 """A pixel covers points out to this many spacings and half its own size. At 0.8 gaps stayed between
@@ -142,13 +146,16 @@ def fill_unseen_surfaces(
     )  # fmt: skip
     keep |= folds[faces]
     keep &= _ever_visible(placed, template, group)[faces]
-    keep &= _inside_hull(views, template, faces, weights)
+    inside_hull = _inside_hull(views, template, faces, weights, HULL_MARGIN_PX)
+    sunk = _inside_hull(views, template, faces, weights, round(SINK_MARGIN_M / footprint_m))
+    sunk &= ~inside_hull & (group[faces] == SKIN)
+    keep &= inside_hull | sunk
     if bool(inside.any()):
         lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])
         # quantile() takes 16 million values at most, and a sample is enough.
         lowest = torch.quantile(lent[:: max(1, len(lent) // 100_000), 1], 0.005)
         keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
-    faces, weights, rows = faces[keep], weights[keep], rows[keep]
+    faces, weights, rows, sunk = faces[keep], weights[keep], rows[keep], sunk[keep]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
     normals = torch.nn.functional.normalize(
@@ -161,7 +168,7 @@ def fill_unseen_surfaces(
     )
     return TemplateGaussians(
         gaussians=Gaussians(
-            means=(corners * weights[..., None]).sum(1),
+            means=(corners * weights[..., None]).sum(1) - SINK_M * sunk[:, None] * normals,
             quats_wxyz=facing_quats_wxyz(normals, corners[:, 1] - corners[:, 0]),
             scales=torch.stack([sigma, sigma, FLATNESS * sigma], -1),
             opacities=torch.full((len(faces),), FILL_OPACITY),
@@ -301,14 +308,14 @@ def _covered(
 
 
 def _inside_hull(
-    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor
+    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor, margin_px: int
 ) -> Bool[Tensor, "n"]:
     """Points inside the matte of every reference that has them in its picture, and of one."""
     _, _, height, width = views.masks.shape
-    size = 2 * HULL_MARGIN_PX + 1
-    masks = torch.nn.functional.max_pool2d(
-        views.masks.float(), size, stride=1, padding=HULL_MARGIN_PX
-    )[:, 0]
+    size = 2 * margin_px + 1
+    masks = torch.nn.functional.max_pool2d(views.masks.float(), size, stride=1, padding=margin_px)[
+        :, 0
+    ]
     inside_any = torch.zeros(len(faces), dtype=torch.bool)
     outside_any = torch.zeros(len(faces), dtype=torch.bool)
     for row, code in enumerate(views.codes.float()):

@@ -12,6 +12,7 @@ from avat3r_ros.model.base_guess import FADE_DISTANCE_M, build_base_guess
 from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
+from avat3r_ros.model.template_fill import SINK_M
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import REGIONS
 from avat3r_ros.types import Camera, Gaussians, SurfaceBinding
@@ -206,6 +207,23 @@ def test_covariance_follows_the_triangle():
     )
     torch.testing.assert_close(moved.means, after.mean(1), atol=1e-7, rtol=0)
     assert (moved.scales[:, :2] <= 4.001 * gaussians.scales[:, :2].amax(-1, keepdim=True)).all()
+
+
+def test_surface_just_outside_a_matte_is_filled_under_itself(head, template):
+    """Mattes and fit differ by millimetres; without this the dark inside shows along the jaw."""
+    views = head.fake_views(template, size=128, num_views=1)
+    sheet = (views.binding.triangle_ids >= 0) & (views.position_maps[:, 1] > 0.0)
+    past_left = views.position_maps[:, 0] < -0.04  # of the sheet, which begins at -0.06
+    views.masks[:, 0][sheet & past_left] = 0.0
+    views.confidence[:, 0][sheet & past_left] = 0.0
+    base = build_base_guess(views, CONFIG, template)
+    fill = base.gaussians.means[base.num_pixels :]
+    fill = fill[(fill[:, 2] > -0.02) & (fill[:, 1] > 0.01) & (fill[:, 1] < 0.07)]
+    beyond = fill[fill[:, 0] < -0.043]
+    assert len(beyond) > 10, "within the fit's error"
+    assert beyond[:, 0].min() > -0.052, "farther out there is no head"
+    depth = (0.02 - 4 * beyond[:, 0] ** 2) - beyond[:, 2]
+    assert (depth > 0.75 * SINK_M).all()
 
 
 def test_unseen_surfaces_are_filled_and_seen_ones_are_not(base, template, views):
