@@ -21,18 +21,17 @@ from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.data.shading import random_light
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.lift.fields import follow, graph_laplacian
+from avat3r_ros.lift.fields import follow
 from avat3r_ros.lift.looks import (
     DARKEST,
     FORMAT,
     HAIR_CHANNELS,
-    MAX_THICKNESS_M,
+    OUTER_REGIONS,
     THICKNESS_UNIT_M,
     mirrored_vertices,
-    outer_vertices,
-    vertices_of,
 )
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.priors.hair import MAX_THICKNESS_M
+from avat3r_ros.rig import HeadTemplate, graph_laplacian
 from avat3r_ros.types import Camera
 
 FIRST_SEED = TRAINING_SEEDS.start + 500_000
@@ -71,7 +70,7 @@ def person(
         head.mesh.num_template_triangles : head.mesh.clothes_triangle
     ]
     thickness, hair_corners, hair_weights = hair_along(
-        vertices, hair_triangles, normals, outer_vertices(template)
+        vertices, hair_triangles, normals, template.region_vertices(*OUTER_REGIONS)
     )
     present = thickness > 0
     rng = np.random.default_rng([seed, 0x100C5])
@@ -88,7 +87,7 @@ def person(
         )  # fmt: skip
         hair = np.zeros((num_template, HAIR_CHANNELS))
         hair[:, 0], hair[:, 1] = present, thickness / THICKNESS_UNIT_M
-        scalp = vertices_of(template, "scalp")
+        scalp = template.region_vertices("scalp")
         # A bald head's hair has the colour of its scalp: then it does not matter where it ends.
         mean = skin[scalp].mean(0)
         seen = np.zeros(num_template)

@@ -16,14 +16,13 @@ from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
-from avat3r_ros.rig.neck import NECK_BELOW_CHIN_M, height_over_chin_plane
+from avat3r_ros.rig.framing import (
+    BOX_CENTER_HEAD_M,
+    BOX_SIZE_M,
+    NECK_BELOW_CHIN_M,
+    height_over_chin_plane,
+)
 from avat3r_ros.types import Camera, HeadCrops
-
-BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
-"""Middle of the crop: the middle of the head with its hair, head frame."""
-
-BOX_SIZE_M = 0.32
-"""Side of the crop at the middle's distance: head and neck, and 4 cm of hair above."""
 
 HAIR_BELOW_CHIN_M = 0.03
 """`NECK_BELOW_CHIN_M` of what is off the template. Up to `CLOTHES_ABOVE_CHIN_M` it stays only where

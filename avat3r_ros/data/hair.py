@@ -58,9 +58,7 @@ class _Skull:
 @lru_cache(maxsize=2)
 def _skull(template: HeadTemplate) -> _Skull:
     vertices = template.neutral.numpy()
-    triangles = template.triangles.numpy()
-    outer = template.region_mask("skin", "scalp", "neck", "brows").numpy()
-    ids = np.unique(triangles[outer])
+    ids = template.region_vertices("skin", "scalp", "neck", "brows")
     direction = vertices[ids] - _CENTER
     polar = np.arccos((direction[:, 1] / np.linalg.norm(direction, axis=1)).clip(-1, 1))
     around = np.arctan2(direction[:, 0], direction[:, 2])
@@ -68,7 +66,7 @@ def _skull(template: HeadTemplate) -> _Skull:
     ids, polar, around = ids[keep], polar[keep], around[keep]
     surface = Delaunay(np.stack([polar * np.cos(around), polar * np.sin(around)], -1))
 
-    scalp = np.isin(ids, np.unique(triangles[template.region_mask("scalp").numpy()]))
+    scalp = np.isin(ids, template.region_vertices("scalp"))
     azimuth = np.linspace(-np.pi, np.pi, _COLUMNS)
     hairline = np.empty(_COLUMNS)
     for column, angle in enumerate(azimuth):

@@ -211,7 +211,7 @@ class SyntheticHead:
             (("lips",), None, 1.8),
             (("scalp",), None, 0.6),
         ):
-            own = np.unique(template.triangles[template.region_mask(*names)].numpy())
+            own = template.region_vertices(*names)
             shine[own] = gloss * gloss_factor
             if open_share is not None:
                 occlusion[own] = open_share
@@ -236,7 +236,7 @@ class SyntheticHead:
 
 def _dress(rng: np.random.Generator, template: HeadTemplate, rest: np.ndarray) -> GridPatch:
     """Clothes in the person's size; the ragged end of the neck is drawn into them, in place."""
-    neck = np.unique(template.triangles[template.region_mask("neck")].numpy())
+    neck = template.region_vertices("neck")
     mean_middle, mean_size = neck_axes(template.neutral.numpy()[neck])
     middle, size = neck_axes(rest[neck])
     points = rest[neck]

@@ -11,7 +11,7 @@ from avat3r_ros import native
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.expression import validate_code
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
-from avat3r_ros.rig.neck import NECK_BELOW_CHIN_M, height_over_chin_plane
+from avat3r_ros.rig.framing import NECK_BELOW_CHIN_M, height_over_chin_plane
 from avat3r_ros.types import Camera, SurfaceBinding
 
 

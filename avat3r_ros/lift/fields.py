@@ -5,23 +5,12 @@ far as they are trusted, and elsewhere changes as little as possible from a guid
 """
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
 REST_WEIGHT = 1e-4
 """Least pull towards the guide; it makes the system solvable where nothing was observed."""
-
-
-def graph_laplacian(num_vertices: int, triangles: Int[np.ndarray, "f 3"]) -> sparse.csr_matrix:
-    """Sum over a vertex's neighbours of its difference to them."""
-    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    ones = np.ones(len(edges))
-    adjacency = sparse.coo_matrix(
-        (ones, (edges[:, 0], edges[:, 1])), shape=(num_vertices, num_vertices)
-    )
-    adjacency = ((adjacency + adjacency.T) > 0).astype(float)
-    return (sparse.diags(np.asarray(adjacency.sum(1))[:, 0]) - adjacency).tocsr()
 
 
 def follow(
@@ -38,7 +27,7 @@ def follow(
         guide: Field whose changes from vertex to vertex are kept where nothing was observed.
         observed: Values; read where their weight is above 0.
         weights: Trust in each observation, >= 0.
-        laplacian: `graph_laplacian` of the mesh.
+        laplacian: `rig.graph_laplacian` of the mesh.
         smoothness: Weight of neighbours' agreement against an observation of weight 1.
         rest_weight: Pull towards the guide: a difference fades over about the square root of
             `smoothness / rest_weight` vertices.

@@ -14,7 +14,6 @@ Writing such a file from a checkpoint is up to its owner, and so is its licence:
 weights are for non-commercial research only. Nothing of them is used here.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avat3r_ros.geometry import camera_direction, fit_similarity, invert_pose, look_at_head
+from avat3r_ros.priors.networks import load_torchscript
 from avat3r_ros.types import FaceState
 
 RADIUS, FOCAL, PIVOT = 2.7, 4.2647, np.array([0.0, 0.0, 0.2])
@@ -91,19 +91,7 @@ def load_generator(path: str | Path, device: torch.device | str = "cpu") -> Gene
         ValueError: It is no TorchScript file (pickled checkpoints are not read), or does not do
             what this module's docstring asks for.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (expected a TorchScript generator)")
-    try:
-        with warnings.catch_warnings():
-            # Torch prefers newer formats, which do not exist for such generators.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(path, map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a TorchScript file, or damaged (pickled checkpoints are not read): "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
+    module = load_torchscript(path, "a TorchScript generator", device)
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     w_mean = getattr(module, "w_mean", None)

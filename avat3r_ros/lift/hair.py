@@ -13,14 +13,12 @@ from avat3r_ros.lift.fields import follow
 from avat3r_ros.lift.looks import (
     HAIR_CHANNELS,
     HAIR_NOISE,
-    MAX_THICKNESS_M,
+    OUTER_REGIONS,
     THICKNESS_UNIT_M,
     Components,
-    outer_vertices,
-    vertices_of,
 )
 from avat3r_ros.lift.photo import PhotoOnHead
-from avat3r_ros.priors.hair import observe_hair
+from avat3r_ros.priors.hair import MAX_THICKNESS_M, observe_hair
 from avat3r_ros.priors.view import SEEN_MASK
 from avat3r_ros.rig import HeadTemplate
 
@@ -68,14 +66,14 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     """
     template, view = photo.template, photo.view
     count = len(template.neutral)
-    outer, hairy = outer_vertices(template), _hairy(template)
+    outer, hairy = template.region_vertices(*OUTER_REGIONS), _hairy(template)
     colored, by_color = _by_color(photo)
     whole = view.mask
     view.mask = np.where(_not_hair(photo), 0.0, whole)
     thickness, valid = observe_hair(view, photo.normals, outer, hairy)
     view.mask = whole
     beside_scalp = np.ones(count, bool)
-    beside_scalp[vertices_of(template, "scalp")] = False
+    beside_scalp[template.region_vertices("scalp")] = False
     thickness[beside_scalp & (thickness < STRAND_M)] = 0
     thick = valid & (thickness > 0)
 
@@ -103,16 +101,16 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
 def _hairy(template: HeadTemplate) -> Bool[np.ndarray, "v"]:
     """Vertices that may carry hair: beside the cheeks only the fit's errors stand off."""
     hairy = np.zeros(len(template.neutral), bool)
-    hairy[outer_vertices(template)] = True
+    hairy[template.region_vertices(*OUTER_REGIONS)] = True
     rest = template.neutral.double().numpy()
-    cheeks = vertices_of(template, "skin", "brows")
-    brows = rest[vertices_of(template, "brows"), 1].max()
+    cheeks = template.region_vertices("skin", "brows")
+    brows = rest[template.region_vertices("brows"), 1].max()
     hairy[cheeks[(rest[cheeks, 1] < brows) & (rest[cheeks, 2] > CHEEKS_END_Z_M)]] = False
     return hairy
 
 
 def _top_of_brows(photo: PhotoOnHead) -> float:
-    return float(photo.view.vertices[vertices_of(photo.template, "brows"), 1].max())
+    return float(photo.view.vertices[photo.template.region_vertices("brows"), 1].max())
 
 
 def _not_hair(photo: PhotoOnHead) -> Bool[np.ndarray, "h w"]:
@@ -138,7 +136,7 @@ def _by_color(photo: PhotoOnHead) -> tuple[Float[np.ndarray, "v"], Float[np.ndar
     """Whether a vertex over the brows looks like hair, and how surely, [0, 1] each."""
     seen, colors = photo.look()
     upper = np.zeros(len(seen), bool)
-    upper[vertices_of(photo.template, "scalp", "skin")] = True
+    upper[photo.template.region_vertices("scalp", "skin")] = True
     upper &= photo.view.vertices[:, 1] > _top_of_brows(photo) + ABOVE_BROWS_M
     from_skin = np.linalg.norm(colors - photo.skin_color(), axis=1)
     hair = _hair_color(photo)

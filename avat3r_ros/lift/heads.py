@@ -31,7 +31,12 @@ from avat3r_ros.lift.looks import (
 from avat3r_ros.lift.photo import PhotoOnHead, mix
 from avat3r_ros.lift.strands import strands
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
-from avat3r_ros.rig.neck import NECK_BELOW_CHIN_M, height_over_chin_plane
+from avat3r_ros.rig.framing import (
+    BOX_CENTER_HEAD_M,
+    BOX_SIZE_M,
+    NECK_BELOW_CHIN_M,
+    height_over_chin_plane,
+)
 from avat3r_ros.types import Camera, HeadCrops
 
 DIRECTIONS_DEG = ((-55, 0), (55, 0), (0, 45), (0, -30), (180, 0))
@@ -39,9 +44,6 @@ DIRECTIONS_DEG = ((-55, 0), (55, 0), (0, 45), (0, -30), (180, 0))
 sides and 11.5 up and down, where a 3D GAN still holds; this head has sides and a back."""
 
 DISTANCE_M = 0.8
-BOX_CENTER_HEAD_M, BOX_SIZE_M = np.array([0.0, 0.0, -0.08]), 0.32
-"""The pictures show what crops of photos show."""
-
 SUPERSAMPLING = 2
 
 CLOTHES_BRIGHTER, CLOTHES_HUE = 0.35, 0.4

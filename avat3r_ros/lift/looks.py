@@ -10,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from scipy.spatial import cKDTree
@@ -25,9 +24,6 @@ DARKEST = 0.02
 
 THICKNESS_UNIT_M = 0.02
 """Thickness of hair is stored in this unit, in which it spreads about as much as the rest."""
-
-MAX_THICKNESS_M = 0.05
-"""Hair farther off the head is not part of the shell."""
 
 HAIR_CHANNELS = 5
 """Presence of hair (0 or 1), thickness, log sRGB."""
@@ -119,13 +115,3 @@ def mirrored_vertices(template: HeadTemplate) -> Int[np.ndarray, "v"]:
     """Vertex on the other side of the head for each vertex; the template is symmetric."""
     points = template.neutral.numpy()
     return cKDTree(points).query(points * [-1, 1, 1])[1]
-
-
-def outer_vertices(template: HeadTemplate) -> Int[np.ndarray, "n"]:
-    """Vertices over which hair may lie."""
-    return vertices_of(template, *OUTER_REGIONS)
-
-
-def vertices_of(template: HeadTemplate, *regions: str) -> Int[np.ndarray, "n"]:
-    """Vertices of the triangles of regions, ascending."""
-    return torch.unique(template.triangles[template.region_mask(*regions)]).numpy()

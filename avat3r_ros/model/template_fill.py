@@ -146,9 +146,9 @@ def fill_unseen_surfaces(
     )  # fmt: skip
     keep |= folds[faces]
     keep &= _ever_visible(placed, template, group)[faces]
-    inside_hull = _inside_hull(views, template, faces, weights, HULL_MARGIN_PX)
-    sunk = _inside_hull(views, template, faces, weights, round(SINK_MARGIN_M / footprint_m))
-    sunk &= ~inside_hull & (group[faces] == SKIN)
+    margins_px = (HULL_MARGIN_PX, round(SINK_MARGIN_M / footprint_m))
+    inside_hull, near_hull = _inside_hull(views, template, faces, weights, margins_px)
+    sunk = near_hull & ~inside_hull & (group[faces] == SKIN)
     keep &= inside_hull | sunk
     if bool(inside.any()):
         lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])
@@ -308,16 +308,25 @@ def _covered(
 
 
 def _inside_hull(
-    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor, margin_px: int
-) -> Bool[Tensor, "n"]:
-    """Points inside the matte of every reference that has them in its picture, and of one."""
+    views: ReferenceViews,
+    template: HeadTemplate,
+    faces: Tensor,
+    weights: Tensor,
+    margins_px: tuple[int, ...],
+) -> Bool[Tensor, "m n"]:
+    """Points inside the matte of every reference that has them in its picture, and of one.
+
+    Mattes are widened by each of the margins in turn.
+    """
     _, _, height, width = views.masks.shape
-    size = 2 * margin_px + 1
-    masks = torch.nn.functional.max_pool2d(views.masks.float(), size, stride=1, padding=margin_px)[
-        :, 0
-    ]
-    inside_any = torch.zeros(len(faces), dtype=torch.bool)
-    outside_any = torch.zeros(len(faces), dtype=torch.bool)
+    masks = torch.stack(
+        [
+            torch.nn.functional.max_pool2d(views.masks.float(), 2 * px + 1, stride=1, padding=px)
+            for px in margins_px
+        ]
+    )[:, :, 0]
+    inside_any = torch.zeros(len(masks), len(faces), dtype=torch.bool)
+    outside_any = torch.zeros_like(inside_any)
     for row, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
         camera = views.cameras[row]
@@ -326,7 +335,7 @@ def _inside_hull(
         )
         x, y = project_points(camera.intrinsics.float(), points).floor().long().unbind(-1)
         in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (points[:, 2] > 0)
-        value = masks[row, y.clamp(0, height - 1), x.clamp(0, width - 1)]
+        value = masks[:, row, y.clamp(0, height - 1), x.clamp(0, width - 1)]
         inside_any |= in_picture & (value > 0.5)
         outside_any |= in_picture & (value <= 0.5)
     return inside_any & ~outside_any

@@ -42,7 +42,7 @@ def place_free_hair(views: list[ReferenceView]) -> None:
         view.free_hair = np.zeros_like(wanted)
         if not wanted.any():
             continue
-        guess = view.beside_skull[wanted]
+        guess = view.beside_skull(wanted)
         rays = guess - view.center
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
         others = [other for other in denials if other.view is not view]
@@ -92,9 +92,7 @@ class _Denials:
 
     def __init__(self, view: ReferenceView) -> None:
         self.view = view
-        background = (view.mask <= SEEN_MASK).astype(np.uint8)
-        outside = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        self._outside = outside * view.pixel_size_m() > MATTE_TOLERANCE_M
+        self._outside = view.outside_m > MATTE_TOLERANCE_M
         skin = (view.on_mesh & ~view.hair & (view.mask > SEEN_MASK)).astype(np.uint8)
         within = cv2.distanceTransform(skin, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         self._skin = within * view.pixel_size_m() > SKIN_MARGIN_M

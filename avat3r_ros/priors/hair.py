@@ -14,7 +14,7 @@ from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 
 from avat3r_ros.priors.view import SEEN_MASK, ReferenceView
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import HeadTemplate, graph_laplacian
 
 MAX_THICKNESS_M = 0.05
 """Thicker hair is cut to this: most of what is farther away is not hair."""
@@ -45,9 +45,7 @@ def hair_thickness(
     Returns:
         (v,) metres along the normals; 0 where there is no hair.
     """
-    triangles = template.triangles.numpy()
-    outer_regions = ("skin", "scalp", "neck", "ears", "brows", "lips")
-    outer = np.unique(triangles[template.region_mask(*outer_regions).numpy()])
+    outer = template.region_vertices("skin", "scalp", "neck", "ears", "brows", "lips")
     hairy = _hairy(views, template, normals)
 
     total, count = np.zeros(len(normals)), np.zeros(len(normals))
@@ -58,18 +56,12 @@ def hair_thickness(
     if not (total > 0).any():
         return np.zeros(len(normals))
     # The quadratic mean leans to the thicker: a fit that is off hides hair behind the mesh.
-    return _interpolate(np.sqrt(total / np.maximum(count, 1)), count, triangles, hairy)
+    laplacian = graph_laplacian(len(normals), template.triangles.numpy())
+    return _interpolate(np.sqrt(total / np.maximum(count, 1)), count, laplacian, hairy)
 
 
 def _hairy(views: list[ReferenceView], template: HeadTemplate, normals: np.ndarray) -> np.ndarray:
     """Vertices that may carry hair: the scalp, and sides that photos show to be covered, (v,)."""
-    triangles = template.triangles.numpy()
-
-    def of(*regions: str) -> np.ndarray:
-        chosen = np.zeros(len(normals), bool)
-        chosen[triangles[template.region_mask(*regions).numpy()]] = True
-        return chosen
-
     seen, hair = np.zeros(len(normals)), np.zeros(len(normals))
     for view in views:
         vertices = view.vertices.astype(np.float64)
@@ -77,8 +69,11 @@ def _hairy(views: list[ReferenceView], template: HeadTemplate, normals: np.ndarr
         sees = view.sees(vertices)
         seen += sees
         hair += sees & view.hair[row, column]
-    aside = of("skin", "neck", "ears") & (normals[:, 2] < SIDE_FACING)
-    return of("scalp") | (aside & (hair > 0.5 * seen))
+    hairy = np.zeros(len(normals), bool)
+    hairy[template.region_vertices("skin", "neck", "ears")] = True
+    hairy &= (normals[:, 2] < SIDE_FACING) & (hair > 0.5 * seen)
+    hairy[template.region_vertices("scalp")] = True
+    return hairy
 
 
 def observe_hair(
@@ -114,17 +109,10 @@ def observe_hair(
 
 
 def _interpolate(
-    values: np.ndarray, weights: np.ndarray, triangles: np.ndarray, free: np.ndarray
+    values: np.ndarray, weights: np.ndarray, laplacian: sparse.csr_matrix, free: np.ndarray
 ) -> np.ndarray:
     """Smooth field on the free vertices that follows weighted observations; 0 on all others."""
-    count = len(values)
-    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    ones = np.ones(len(edges))
-    adjacency = sparse.coo_matrix((ones, (edges[:, 0], edges[:, 1])), shape=(count, count))
-    adjacency = ((adjacency + adjacency.T) > 0).astype(float)
-    degree = sparse.diags(np.asarray(adjacency.sum(1))[:, 0])
-    laplacian = (degree - adjacency).tocsr()[free][:, free]
-    system = SMOOTHNESS * laplacian + sparse.diags(weights[free] + 1e-6)
-    field = np.zeros(count)
+    system = SMOOTHNESS * laplacian[free][:, free] + sparse.diags(weights[free] + 1e-6)
+    field = np.zeros(len(values))
     field[free] = spsolve(system.tocsc(), weights[free] * values[free])
     return field.clip(0, MAX_THICKNESS_M)

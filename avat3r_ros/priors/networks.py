@@ -5,6 +5,7 @@ with the `transformers` package, which is optional and imported only here. Nothi
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Module
 from torch.nn.functional import interpolate
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -182,3 +184,32 @@ def _normalisation(folder: Path) -> Normalisation:
         if len(values) != 3 or not all(isinstance(v, int | float) for v in values):
             raise ValueError(f"{path}: expected 3 numbers as {name}, got {values}")
     return Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
+
+
+def load_torchscript(path: str | Path, what: str, device: torch.device | str = "cpu") -> Module:
+    """Load a TorchScript file, in evaluation mode.
+
+    A TorchScript file is a program: take it from nobody you do not trust.
+
+    Args:
+        path: The file.
+        what: It should be, with its article: "a Sapiens TorchScript file".
+        device: Where the module is put.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no TorchScript file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (expected {what})")
+    try:
+        with warnings.catch_warnings():
+            # Torch prefers newer formats; published files are in this one.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.load(path, map_location=device).eval()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a TorchScript file, or damaged (pickled checkpoints are not read): "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error

@@ -6,7 +6,6 @@ crops, cameras, codes ──rasterize──► surface point, triangle, barycent
                       ──claims────► which of several views may speak for a surface point
 """
 
-import cv2
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
@@ -14,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.priors.free_hair import MATTE_TOLERANCE_M, place_free_hair
 from avat3r_ros.priors.hair import hair_thickness
-from avat3r_ros.priors.view import SEEN_MASK, ReferenceView
+from avat3r_ros.priors.view import ReferenceView
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import HeadCrops, ReferenceViews, SurfaceBinding
 
@@ -139,9 +138,6 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
         if other is not view and not other.guessed:
             # What another photo shows as background is not there.
             row, column, inside, _ = other.pixels_of(view.points[off])
-            background = (other.mask <= SEEN_MASK).astype(np.uint8)
-            outside_px = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            outside_m = outside_px * other.pixel_size_m()
-            supported &= ~inside | (outside_m[row, column] < MATTE_TOLERANCE_M)
+            supported &= ~inside | (other.outside_m[row, column] < MATTE_TOLERANCE_M)
     confidence[off] = np.where(supported, OFF_MESH_CONFIDENCE, 0.2)
     return confidence

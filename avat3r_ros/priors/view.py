@@ -1,5 +1,8 @@
 """One reference crop with the posed head rasterized into it."""
 
+from functools import cached_property
+
+import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
@@ -34,7 +37,6 @@ class ReferenceView:
         weights: Its barycentrics.
         points: Surface point of each pixel; off the mesh, a guess: beside the skull, or as deep as
             the mesh next to it.
-        beside_skull: Where the pixels' rays pass the skull.
         on_mesh: Where `ids` is not -1.
         bonus: Advantage of this view over the others.
         guessed: Not a photo: where it is empty the head may still be.
@@ -55,6 +57,7 @@ class ReferenceView:
         self.center = self.head_from_camera[:3, 3]
         self.triangles = template.triangles.int().numpy()
         self._drawn = template.triangles_without_lashes().int().numpy()
+        self._rays, self._skull_depth = self._beside_skull()
         self.vertices = template.vertices(crops.identity, crops.codes[index]).numpy()
         self.draw()
 
@@ -73,10 +76,19 @@ class ReferenceView:
         self.on_mesh = self.ids >= 0
         corners = self.vertices[self.triangles[np.maximum(self.ids, 0)]]
         self.points = (self.weights[..., None] * corners).sum(-2)
-        rays, depth = self._beside_skull()
-        self.beside_skull = self.center + rays * depth[..., None]
-        depth = self._continued(depth)
-        self.points[~self.on_mesh] = (self.center + rays * depth[..., None])[~self.on_mesh]
+        depth = self._continued(self._skull_depth)
+        self.points[~self.on_mesh] = (self.center + self._rays * depth[..., None])[~self.on_mesh]
+
+    def beside_skull(self, pixels: np.ndarray) -> np.ndarray:
+        """Where the rays of pixels (H, W) bool pass the skull, (n, 3)."""
+        return self.center + self._rays[pixels] * self._skull_depth[pixels][:, None]
+
+    @cached_property
+    def outside_m(self) -> np.ndarray:
+        """How far outside the matte, as it was when first asked, each pixel is, metres."""
+        background = (self.mask <= SEEN_MASK).astype(np.uint8)
+        outside = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return outside * self.pixel_size_m()
 
     def pixel_size_m(self) -> float:
         """Side of a pixel at the distance of the skull."""

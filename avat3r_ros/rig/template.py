@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
@@ -163,6 +164,10 @@ class HeadTemplate:
             raise ValueError(f"unknown regions {sorted(unknown)}, expected some of {REGIONS}")
         wanted = torch.tensor([REGIONS.index(name) for name in names])
         return torch.isin(self.triangle_regions, wanted.to(self.triangle_regions.device))
+
+    def region_vertices(self, *names: str) -> Int[np.ndarray, "n"]:
+        """Vertices of the triangles of the named regions, ascending; errors as `region_mask`."""
+        return np.unique(self.triangles[self.region_mask(*names)].cpu().numpy())
 
     def triangles_without_lashes(self) -> Int[Tensor, "f 3"]:
         """Triangles with the lashes collapsed: thinner than pixels, they hide nothing in photos."""

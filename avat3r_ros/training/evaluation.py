@@ -37,6 +37,7 @@ from avat3r_ros.training.metrics import (
     perceptual_distance,
     psnr,
     ssim,
+    widened,
 )
 from avat3r_ros.training.people import TrainingPerson, make_person
 from avat3r_ros.training.references import Prior
@@ -226,10 +227,7 @@ def summary(results: Sequence[PersonResult]) -> dict[str, Any]:
 
 
 def _picture_scores(rgb: Tensor, truth: Tensor, masks: Tensor) -> dict[str, float]:
-    around = (masks > 0.5).float()
-    for kernel in ((2 * AROUND_PX + 1, 1), (1, 2 * AROUND_PX + 1)):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        around = torch.nn.functional.max_pool2d(around, kernel, 1, padding)
+    around = widened((masks > 0.5).float(), AROUND_PX)
     return {
         "psnr": float(psnr(rgb, truth, masks).mean()),
         "psnr_around": float(psnr(rgb, truth, around).mean()),

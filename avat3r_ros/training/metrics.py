@@ -148,3 +148,11 @@ def flicker(frames: Float[Tensor, "t 3 h w"]) -> Float[Tensor, ""]:
     shown = (frames.amax((0, 1)) > 0.02).float()
     second = (frames[2:] - 2 * frames[1:-1] + frames[:-2]).abs().mean((0, 1))
     return 255 * (second * shown).sum() / shown.sum().clamp(min=1)
+
+
+def widened(masks: Float[Tensor, "t 1 h w"], pixels: int) -> Float[Tensor, "t 1 h w"]:
+    """Grow masks by so many pixels to all sides."""
+    size = 2 * pixels + 1
+    for kernel, padding in (((size, 1), (pixels, 0)), ((1, size), (0, pixels))):
+        masks = torch.nn.functional.max_pool2d(masks, kernel, 1, padding)
+    return masks

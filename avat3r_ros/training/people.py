@@ -15,6 +15,7 @@ from avat3r_ros.model.evidence import Evidence
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.metrics import widened
 from avat3r_ros.training.references import Person, Prior, person_from_sample
 from avat3r_ros.types import ReferenceViews
 
@@ -115,15 +116,12 @@ def shared_pixels(one: TrainingPerson, motion: RigMotion | None) -> Bool[Tensor,
     """
     targets = one.targets
     shared = torch.ones_like(targets.masks, dtype=torch.bool)
-    side = 2 * round(SHARED_REACH * targets.masks.shape[-1]) + 1
+    reach = round(SHARED_REACH * targets.masks.shape[-1])
     for row, code in enumerate(one.codes):
         shown = (one.shown == row).nonzero()[:, 0]
         gaussians = one.base.gaussians if motion is None else motion.gaussians(code)
         alpha = render_gaussians(gaussians, targets.cameras[shown]).alpha
-        near = (alpha > 0.5).float()
-        for kernel in ((side, 1), (1, side)):
-            around = (kernel[0] // 2, kernel[1] // 2)
-            near = torch.nn.functional.max_pool2d(near, kernel, 1, around)
+        near = widened((alpha > 0.5).float(), reach)
         shared[shown] = (near > 0) | (targets.masks[shown] < 0.5)
     return shared
 

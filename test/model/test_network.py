@@ -12,6 +12,13 @@ from avat3r_ros.model.evidence import cross_view_evidence
 from avat3r_ros.types import Gaussians
 
 DEBUG = preset("debug")
+STILL = dataclasses.replace(
+    DEBUG,
+    upsampler="none",
+    self_attention_layers=0,
+    cross_attention_layers=0,
+    expression_basis=0,
+)
 VARIANTS = {
     "pixel": DEBUG,
     "linear": dataclasses.replace(DEBUG, upsampler="linear"),
@@ -27,21 +34,8 @@ VARIANTS = {
         expression_basis=0,
     ),
     "no evidence": dataclasses.replace(DEBUG, evidence_features=0, evidence_layers=0),
-    "still": dataclasses.replace(
-        DEBUG,
-        upsampler="none",
-        self_attention_layers=0,
-        cross_attention_layers=0,
-        expression_basis=0,
-    ),
-    "still, without attention": dataclasses.replace(
-        DEBUG,
-        upsampler="none",
-        self_attention_layers=0,
-        cross_attention_layers=0,
-        expression_basis=0,
-        evidence_layers=0,
-    ),
+    "still": STILL,
+    "still, without attention": dataclasses.replace(STILL, evidence_layers=0),
     "no skips": dataclasses.replace(
         DEBUG, motion_prior="none", position_skip=False, color_skip=False, use_position_maps=False
     ),

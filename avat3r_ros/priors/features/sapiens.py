@@ -5,14 +5,13 @@ patches of 16 pixels, 1024 x 1024 input, 64 x 64 features. A TorchScript file is
 author decides what it computes, so use only files from the publisher.
 """
 
-import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from avat3r_ros.priors.features.extractor import FeatureExtractor
-from avat3r_ros.priors.networks import NON_COMMERCIAL, Normalisation
+from avat3r_ros.priors.networks import NON_COMMERCIAL, Normalisation, load_torchscript
 
 SIZES = {1024: "0.3B", 1280: "0.6B", 1536: "1B", 1920: "2B"}
 """Channels of the published encoders. Others load as well, named by their channels."""
@@ -39,18 +38,7 @@ def load_sapiens(
         FileNotFoundError: There is no such file.
         ValueError: It is no TorchScript file, or has no patch embedding.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (expected a Sapiens TorchScript file)")
-    try:
-        with warnings.catch_warnings():
-            # Torch prefers newer formats; the published files are in this one.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(path, map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a TorchScript file, or damaged: {str(error).strip().splitlines()[0]}"
-        ) from error
+    module = load_torchscript(path, "a Sapiens TorchScript file", device)
     embedding = next((p for p in module.parameters() if p.ndim == 4 and p.shape[1] == 3), None)
     if embedding is None or embedding.shape[2] != embedding.shape[3]:
         raise ValueError(f"{path}: no patch embedding found, so not a Sapiens encoder")

@@ -1,7 +1,13 @@
-"""Where a head alone ends: a plane through the neck, the same in photos, drawings and guesses."""
+"""What a picture of a head shows, be it a crop, drawn or guessed: a box, cut off at the neck."""
 
 import numpy as np
 from jaxtyping import Float
+
+BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
+"""Middle of the crop: the middle of the head with its hair, head frame."""
+
+BOX_SIZE_M = 0.32
+"""Side of the crop at the middle's distance: head and neck, and 4 cm of hair above."""
 
 NECK_BELOW_CHIN_M = 0.03
 """How far under the chin of the resting face the neck is cut, in front."""
