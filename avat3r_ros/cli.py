@@ -186,10 +186,13 @@ def make_parser() -> argparse.ArgumentParser:
     telepresence.add_argument(
         "--driver",
         default="camera",
-        choices=("camera", "live_link_face", "osc", "recording"),
-        help="whose expressions: of the source's image, of UDP packets, or of --recording",
+        choices=("camera", "live_link_face", "osc", "face_weights", "recording", "rosbag"),
+        help="whose expressions: of the source's image, of UDP packets, of a headset's topic "
+        "face_weights, or of --recording",
     )
-    telepresence.add_argument("--recording", default="", help="codes that `avat3r track` wrote")
+    telepresence.add_argument(
+        "--recording", default="", help="codes that `avat3r track` wrote, or a bag for rosbag"
+    )
     telepresence.add_argument("--avatar", default="", help=".avat3r file; built live if absent")
     telepresence.add_argument("--size", type=int, default=512, help="render size in pixels")
     telepresence.add_argument("--stereo", action="store_true", help="render two eyes")

@@ -39,11 +39,14 @@ def generate_launch_description():
         DeclareLaunchArgument(
             "driver",
             default_value="camera",
-            choices=["camera", "live_link_face", "osc", "recording"],
-            description="Whose expressions: of the camera's image, of UDP packets, or of recording",
+            choices=["camera", "live_link_face", "osc", "face_weights", "recording", "rosbag"],
+            description="Whose expressions: of the camera's image, of UDP packets, of the topic "
+            "face_weights, or of recording",
         ),
         DeclareLaunchArgument(
-            "recording", default_value="", description="Codes that `avat3r track` wrote"
+            "recording",
+            default_value="",
+            description="Codes that `avat3r track` wrote; a bag for rosbag",
         ),
         DeclareLaunchArgument(
             "avatar", default_value="", description=".avat3r file; empty: build from the camera"

@@ -34,7 +34,7 @@ def test_every_ros_import_of_the_nodes_is_a_dependency():
     }
     packages = {"tf2_ros": "tf2_ros_py"}  # module -> package where the names differ
     core = {"avat3r", "avat3r_ros", *sys.stdlib_module_names}
-    pip_only = {"torch", "jaxtyping"}
+    pip_only = {"torch", "jaxtyping", "rosbags"}
     system = {
         "numpy": "python3-numpy",
         "cv2": "python3-opencv",

@@ -47,14 +47,23 @@ class FaceSource(Protocol):
         """Faces that have changed since the last call, by the name of their source."""
 
 
-def checked_code(scores: Float[np.ndarray, "52"]) -> Float[np.ndarray, "52"]:
-    """An arkit_52 code from scores of somebody else's making.
+def check_scores(scores: Float[np.ndarray, "n"]) -> None:
+    """Check blend shapes of somebody else's making.
 
     Raises:
         ValueError: A score is not finite, or too far outside [0, 1] to be one.
     """
-    scores = np.asarray(scores, np.float32)
     if not (np.isfinite(scores).all() and (np.abs(scores - 0.5) <= 0.5 + TOLERANCE).all()):
         worst = scores[np.argmax(np.where(np.isfinite(scores), np.abs(scores - 0.5), np.inf))]
         raise ValueError(f"expected blend shapes in [0, 1], got {worst:g}")
+
+
+def checked_code(scores: Float[np.ndarray, "52"]) -> Float[np.ndarray, "52"]:
+    """An arkit_52 code from scores of somebody else's making.
+
+    Raises:
+        ValueError: See `check_scores`.
+    """
+    scores = np.asarray(scores, np.float32)
+    check_scores(scores)
     return validate_code("arkit_52", scores)

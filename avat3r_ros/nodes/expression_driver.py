@@ -1,45 +1,45 @@
-"""Expressions from a phone, another program or a recording, in place of expression_tracker.
+"""Expressions from a phone, a headset, another program or a recording, instead of a tracker's.
 
-Publishes: expression. Services: ~/enable, ~/pause (recording). Listens on UDP; drivers/ has the
-formats. Every source gets a frame_id of its own, so that the renderer's rule of one driver holds
-for two phones as for two trackers.
+    UDP datagram ──► [listen thread] ──┐
+    face_weights ──► callback ─────────┼──► expression
+    code file, bag ──► [play thread] ──┘
+
+Services: ~/enable, ~/pause (recordings). drivers/ has the formats. Every source gets a frame_id of
+its own, so that the renderer's rule of one driver holds for two phones as for two trackers.
 """
 
+import re
 import socket
 import threading
 import time
-from dataclasses import dataclass
 
 import numpy as np
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from jaxtyping import Float
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from avat3r_ros import geometry
 from avat3r_ros.code_file import read_codes
-from avat3r_ros.drivers import (
-    FaceSample,
-    FaceSource,
-    LiveLinkFace,
-    OscFace,
-    Playback,
-    live_link_face,
-    osc_face,
-)
+from avat3r_ros.drivers import FaceSample, FaceSource, FaceWeights, OscFace, Playback
 from avat3r_ros.expression import ARKIT_52
-from avat3r_ros.nodes.conversions import expression_from_face
+from avat3r_ros.nodes.bag import read_bag
+from avat3r_ros.nodes.conversions import expression_from_face, stamp_s_from_msg
+from avat3r_ros.nodes.driver_config import (
+    FACE_WEIGHTS,
+    RECORDING,
+    ROSBAG,
+    UDP_SOURCES,
+    DriverConfig,
+)
 from avat3r_ros.nodes.managed import ManagedNode, run
-from avat3r_ros.nodes.parameters import ranged
 from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.tracking.gaze import gaze_from_code
 from avat3r_ros.types import FaceState
-
-RECORDING = "recording"
-SOURCES = {"live_link_face": (LiveLinkFace, live_link_face.PORT), "osc": (OscFace, osc_face.PORT)}
-DRIVERS = (*SOURCES, RECORDING)
 
 PLACE_M = np.array([0.0, 0.0, 0.6])
 """Where a head without a known place is put: in front of the camera. Only its turn is used."""
@@ -56,41 +56,6 @@ MAX_GATHER_S = 0.02
 SILENT_S = 1.0
 
 
-@dataclass(frozen=True)
-class DriverConfig:
-    """Parameters of the expression driver.
-
-    Attributes:
-        driver: "live_link_face" (UDP packets of the iPhone app), "osc" (UDP) or "recording" (a file
-            of `avat3r track`).
-        address: Of this machine, where packets are taken; 0.0.0.0 takes them from every network
-            that can reach it, 127.0.0.1 only from programs here.
-        port: UDP port; 0 is the usual one, 11111 for Live Link Face, 9000 for OSC.
-        sender: IP address of the only sender whose packets are taken; empty takes all. UDP senders
-            can be forged: keep the port away from networks you do not trust.
-        head_unit_deg: Degrees of a head angle of 1: 57.29578 for radians, 1 for degrees, 180 for
-            shares of half a turn.
-        frame_id: Of the expressions; empty gives each source one of its own, by its name.
-        recording: Code file that is played.
-        loop: Start the recording again at its end.
-    """
-
-    driver: str = "live_link_face"
-    address: str = "0.0.0.0"
-    port: int = ranged(0, 0, 65535)
-    sender: str = ""
-    head_unit_deg: float = ranged(57.29578, 0.01, 360.0)
-    frame_id: str = ""
-    recording: str = ""
-    loop: bool = True
-
-    def __post_init__(self) -> None:
-        if self.driver not in DRIVERS:
-            raise ValueError(f"expected a driver of {DRIVERS}, got {self.driver!r}")
-        if self.driver == RECORDING and not self.recording:
-            raise ValueError("expected a code file in `recording`, as `avat3r track` writes it")
-
-
 class ExpressionDriverNode(ManagedNode):
     """See the module."""
 
@@ -99,18 +64,30 @@ class ExpressionDriverNode(ManagedNode):
         self._enabled = True
         self._heard_s = -np.inf
         self._source: FaceSource | None = None
+        self._weights: FaceWeights | None = None
         self._playback: Playback | None = None
         self._socket: socket.socket | None = None
 
     def configure(self) -> None:
         """Read parameters and the recording, and create the interface."""
         self._config: DriverConfig = self.config()
-        self._source = self._playback = None
-        if self._config.driver == RECORDING:
-            states = read_codes(self._config.recording)
-            self._playback = Playback(states, loop=self._config.loop)
+        self._source = self._weights = self._playback = self._subscription = None
+        config = self._config
+        if config.driver == RECORDING:
+            self._playback = Playback(read_codes(config.recording), loop=config.loop)
+        elif config.driver == ROSBAG:
+            states, left_out = read_bag(config.recording, config.bag_topic)
+            self._playback = Playback(states, loop=config.loop)
+            for line in left_out:
+                self.get_logger().warning(f"{config.recording}: {line}")
+        elif config.driver == FACE_WEIGHTS:
+            self._weights = FaceWeights()
+            newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+            self._subscription = self.create_subscription(
+                JointState, "face_weights", self._on_weights, newest
+            )
         else:
-            self._source = SOURCES[self._config.driver][0]()
+            self._source = UDP_SOURCES[config.driver][0]()
         self._publisher = self.create_lifecycle_publisher(
             Expression, "expression", EXPRESSION_OFFER
         )
@@ -123,8 +100,9 @@ class ExpressionDriverNode(ManagedNode):
         """Start listening or playing."""
         if self._playback is not None:
             self.start_worker("play", self._play)
+        if self._source is None:
             return
-        port = self._config.port or SOURCES[self._config.driver][1]
+        port = self._config.port or UDP_SOURCES[self._config.driver][1]
         self._socket = _listening_socket(self._config.address, port)
         self.get_logger().info(f"{self._config.driver}: listening on UDP {self.address}")
         self.start_worker("listen", self._listen)
@@ -140,6 +118,8 @@ class ExpressionDriverNode(ManagedNode):
         self.destroy_lifecycle_publisher(self._publisher)
         for service in self._services_made:
             self.destroy_service(service)
+        if self._subscription is not None:
+            self.destroy_subscription(self._subscription)
 
     @property
     def address(self) -> str:
@@ -157,10 +137,15 @@ class ExpressionDriverNode(ManagedNode):
             return DiagnosticStatus.OK, "disabled by ~/enable"
         if self._playback is not None and self._playback.paused:
             return DiagnosticStatus.OK, "paused"
+        senders = 0 if self._subscription is None else self._subscription.get_publisher_count()
+        if senders > 1:
+            return DiagnosticStatus.WARN, f"{senders} publishers of {self._subscription.topic_name}"
         if time.monotonic() - self._heard_s < SILENT_S:
             return DiagnosticStatus.OK, f"{self._config.driver}: faces come"
         if self._playback is not None:
             return DiagnosticStatus.OK, f"{self._config.recording} has ended"
+        if self._subscription is not None:
+            return DiagnosticStatus.WARN, f"no face comes on {self._subscription.topic_name}"
         text = f"{self._config.driver}: no face comes to UDP {self.address}"
         if isinstance(self._source, OscFace) and self._source.unknown:
             text += f"; {self._source.unknown} is no name of a blend shape"
@@ -181,6 +166,25 @@ class ExpressionDriverNode(ManagedNode):
         response.message = "the face stays as it is" if request.data else "playing"
         return response
 
+    def _on_weights(self, msg: JointState) -> None:
+        if not (self.is_active and self._enabled):
+            return
+        unknown = len(self._weights.unknown)
+        source = re.sub(r"\W", "_", msg.header.frame_id[:64], flags=re.ASCII)
+        try:
+            with self.times.measure("parse"):
+                stamp_s = stamp_s_from_msg(msg.header.stamp)
+                sample = self._weights.take(msg.name, msg.position, source, stamp_s)
+        except ValueError as error:
+            self.refuse("face weights", f"from {source or 'nobody'}: {error}")
+            return
+        finally:
+            if len(self._weights.unknown) > unknown:
+                names = ", ".join(sorted(self._weights.unknown))
+                self.get_logger().warning(f"names that are no face weights: {names}")
+        face = face_from_sample(sample, self._config.head_unit_deg)
+        self._publish(face, f"{FACE_WEIGHTS}_{source}" if source else FACE_WEIGHTS)
+
     def _play(self, stop: threading.Event) -> None:
         while not stop.is_set():
             face = self._playback.at(time.monotonic())
@@ -188,7 +192,7 @@ class ExpressionDriverNode(ManagedNode):
                 self.get_logger().info(f"{self._config.recording} has ended")
                 return
             if self._enabled:
-                self._publish(face, RECORDING)
+                self._publish(face, self._config.driver)
             stop.wait(self._playback.lasts_s)
 
     def _listen(self, stop: threading.Event) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaml
 
+from avat3r_ros.nodes.driver_config import PLAYED
 from avat3r_ros.nodes.paths import executable, node_environment, share_file
 from avat3r_ros.nodes.status_line import watching
 
@@ -244,8 +245,10 @@ def run_telepresence(args: argparse.Namespace) -> int:
     """
     if args.driver != CAMERA_DRIVER and not args.avatar:
         raise ValueError(f"expected --avatar with --driver {args.driver}: nobody is seen")
-    if (args.driver == "recording") != bool(args.recording):
-        raise ValueError("expected --recording FILE with --driver recording, and only with it")
+    if (args.driver in PLAYED) != bool(args.recording):
+        raise ValueError(
+            f"expected --recording FILE with --driver {' or '.join(PLAYED)}, and only with them"
+        )
     nodes = telepresence_nodes(
         source=args.source,
         driver=args.driver,

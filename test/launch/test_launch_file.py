@@ -81,7 +81,7 @@ def test_camera_and_rviz_are_optional():
 
 
 def test_another_driver_stands_in_for_camera_and_tracker():
-    for driver in ("live_link_face", "osc", "recording"):
+    for driver in ("live_link_face", "osc", "face_weights", "recording", "rosbag"):
         started = nodes(driver=driver)
         assert "expression_driver" in started
         assert not {"camera", "expression_tracker"} & set(started)

@@ -16,6 +16,9 @@ from avat3r.msg import Expression, RendererStatus
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_stand_ins import FakeAnimator, face_state, small_avatar
 from rclpy.qos import qos_profile_sensor_data as sensor
+from rclpy.serialization import serialize_message
+from rosbag2_stand_in import rosbag2_with
+from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "drivers"))
@@ -24,7 +27,11 @@ from datagrams import live_link_packet, osc_bundle, osc_message
 from avat3r_ros.code_file import write_codes
 from avat3r_ros.expression import ARKIT_52, arkit_code
 from avat3r_ros.nodes.avatar_renderer import LATCHED, AvatarRendererNode
-from avat3r_ros.nodes.conversions import face_from_expression, msg_from_avatar
+from avat3r_ros.nodes.conversions import (
+    expression_from_face,
+    face_from_expression,
+    msg_from_avatar,
+)
 from avat3r_ros.nodes.expression_driver import ExpressionDriverNode
 from avat3r_ros.nodes.viewpoint import head_turn
 
@@ -204,6 +211,92 @@ def test_a_port_in_use_is_said_and_free_again_after_deactivation(phone, graph, o
     assert second.trigger_activate().name == "SUCCESS"
 
 
+class Headset:
+    """A publisher of face weights beside a driver node that reads them."""
+
+    def __init__(self, graph, overrides, **parameters):
+        self.node = graph.start(
+            ExpressionDriverNode(**overrides(driver="face_weights", **parameters))
+        )
+        self.heard = graph.listen(Expression, "expression", sensor)
+        self.publisher = graph.publisher(JointState, "face_weights", sensor)
+        graph.until(lambda: self.node._publisher.get_subscription_count())
+
+    def send(self, frame_id="quest", stamp_s=0.0, **weights):
+        msg = JointState(name=list(weights), position=list(map(float, weights.values())))
+        msg.header.frame_id = frame_id
+        msg.header.stamp.sec = int(stamp_s)
+        self.publisher.publish(msg)
+
+
+@pytest.fixture
+def headset(graph, overrides):
+    return Headset(graph, overrides)
+
+
+def test_weights_of_a_headset_become_an_expression(headset, graph):
+    def heard():
+        headset.send(XR_FACE_EXPRESSION2_JAW_DROP_FB=0.75, HeadYaw=0.3)
+        return headset.heard
+
+    graph.until(heard)
+    msg = headset.heard[0]
+    face = face_from_expression(msg)
+    assert face.detected and face.code[JAW] == 0.75 and face.code.sum() == 0.75
+    assert msg.header.frame_id == "face_weights_quest"
+    assert abs(msg.header.stamp.sec - time.time()) < 5
+    assert head_turn(face.camera_from_head) == pytest.approx([0, 0.3, 0], abs=0.01)
+    assert headset.node.health()[0] == DiagnosticStatus.OK
+    headset.heard.clear()
+    graph.until(lambda: headset.send() or headset.heard)
+    graph.until(lambda: not headset.heard[-1].detected, "a headset that sees no face says so")
+
+
+def test_junk_weights_are_refused_and_unknown_names_are_said_once(headset, graph, capfd):
+    for junk in ({"JawDrop": float("nan")}, {"JawDrop": 7}, {"wheel": 0}, {"a": 0, "b": 1}):
+        total = headset.node.refusals.total
+        graph.until(lambda junk=junk, t=total: headset.send(**junk) or (
+            headset.node.refusals.total > t))  # fmt: skip
+    assert not headset.heard and "from quest" in headset.node.refusals.newest
+    for _ in range(5):
+        graph.until(lambda: headset.send(JawDrop=0.5, wheel=3) or headset.heard)
+        headset.heard.clear()
+    assert capfd.readouterr().err.count("that are no face weights: a, b, wheel") == 1
+    headset.publisher.publish(JointState(name=["JawDrop"], position=[]))
+    graph.until(lambda: "a weight for each name" in headset.node.refusals.newest)
+    assert headset.node.is_active and not headset.node.failed
+
+
+def test_overtaken_weights_are_refused(headset, graph):
+    graph.until(lambda: headset.send(stamp_s=1000, JawDrop=0.9) or headset.heard)
+    msg = JointState(name=["JawDrop"], position=[0.1])
+    msg.header.frame_id, msg.header.stamp.sec, msg.header.stamp.nanosec = "quest", 999, 900_000_000
+    graph.until(
+        lambda: headset.publisher.publish(msg) or "behind a newer" in headset.node.refusals.newest
+    )
+    assert {round(m.values[JAW], 2) for m in headset.heard} == {0.9}
+
+
+def test_disabled_it_ignores_weights_and_warns_while_none_come(headset, graph):
+    assert headset.node.health() == (DiagnosticStatus.WARN, "no face comes on /face_weights")
+    assert graph.call(SetBool, "expression_driver/enable", SetBool.Request(data=False)).success
+    headset.send(JawDrop=0.5)
+    graph.spin(0.3)
+    assert not headset.heard
+    graph.probe.create_publisher(JointState, "face_weights", sensor)
+    assert graph.call(SetBool, "expression_driver/enable", SetBool.Request(data=True)).success
+    graph.until(lambda: headset.node.health()[1] == "2 publishers of /face_weights")
+
+
+def test_after_clean_up_nothing_listens_any_more(headset, graph):
+    headset.node.trigger_deactivate()
+    headset.send(JawDrop=0.5)
+    graph.spin(0.2)
+    assert not headset.heard
+    headset.node.trigger_cleanup()
+    graph.until(lambda: headset.publisher.get_subscription_count() == 0)
+
+
 @pytest.fixture
 def code_file(tmp_path):
     path = tmp_path / "codes.jsonl"
@@ -230,6 +323,27 @@ def test_a_recording_is_played_in_a_loop_and_can_be_paused(graph, overrides, cod
     assert node.health()[1] == "paused"
 
 
+def test_a_bag_is_played_as_it_was_heard(graph, overrides, tmp_path, monkeypatch):
+    """Its silence is silence, and what is left out of it is said."""
+    at_ms = (0, 20, 40, 60, 600, 620)
+    messages = [
+        ("/expression", serialize_message(expression_from_face(face_state(jaw_open=i / 10),
+         _header())), at * 10**6) for i, at in enumerate(at_ms)]  # fmt: skip
+    messages.insert(2, ("/expression", b"junk", 30 * 10**6))
+    bags = rosbag2_with(messages, {"/expression": "avat3r/msg/Expression"})
+    monkeypatch.setitem(sys.modules, "rosbag2_py", bags)
+    heard = graph.listen(Expression, "expression", sensor)
+    options = overrides(driver="rosbag", recording=str(tmp_path))
+    node = graph.start(ExpressionDriverNode(**options))
+    graph.until(lambda: len(heard) > 8)
+    stamps = np.array([m.header.stamp.sec % 100 + 1e-9 * m.header.stamp.nanosec for m in heard])
+    jaws = np.round([m.values[JAW] for m in heard], 2)
+    gaps = np.diff(stamps)[(jaws[:-1] == 0.3) & (jaws[1:] == 0.4)]
+    assert gaps == pytest.approx([0.54] * len(gaps), abs=0.1) and len(gaps)
+    assert heard[0].header.frame_id == "rosbag"
+    assert node.health()[0] == DiagnosticStatus.OK
+
+
 def test_a_recording_without_loop_ends_and_says_so(graph, overrides, code_file):
     options = overrides(driver="recording", recording=code_file, loop=False)
     node = graph.start(ExpressionDriverNode(**options))
@@ -245,6 +359,8 @@ def test_a_recording_without_loop_ends_and_says_so(graph, overrides, code_file):
         ({"driver": "recording"}, "avat3r track"),
         ({"driver": "recording", "recording": "/no/such/file"}, "/no/such/file"),
         ({"driver": "recording", "recording": __file__}, "not an avat3r code file"),
+        ({"driver": "rosbag"}, "ros2 bag record"),
+        ({"driver": "rosbag", "recording": "/no/such/bag"}, "/no/such/bag: no such bag"),
     ],
 )
 def test_settings_that_cannot_work_keep_it_unconfigured(graph, overrides, options, says, capfd):
