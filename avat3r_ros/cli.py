@@ -201,6 +201,15 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="all nodes in one process, which hand images over by reference",
     )
+    telepresence.add_argument(
+        "--record", default="", help=".mp4 file of the operator beside what the audience sees"
+    )
+    telepresence.add_argument(
+        "--record-seconds",
+        type=float,
+        default=0.0,
+        help="end after so much film; 0 films until Ctrl-C",
+    )
     telepresence.add_argument("--namespace", default="", help="ROS namespace of all nodes")
     telepresence.add_argument("--params", help="ROS parameter file used instead of the shipped one")
 

@@ -32,6 +32,25 @@ STILL = 1e-5
 """Poses (metres, direction cosines) that differ by less than this show the same picture."""
 
 
+class Pace:
+    """Keeps a loop at a period: by as much as one turn begins late, the next pause is shorter.
+
+    Where each pause began anew, every wake-up's delay would lower the rate.
+    """
+
+    def __init__(self) -> None:
+        self._due_s = -np.inf
+
+    def next_s(self, start_s: float, period_s: float) -> float:
+        """When the turn after one that began at `start_s` may begin.
+
+        A turn that is late by half a period or more waited for something: time runs from it anew.
+        """
+        punctual = start_s - self._due_s < 0.5 * period_s
+        self._due_s = (self._due_s if punctual else start_s) + period_s
+        return self._due_s
+
+
 class Display:
     """Draws and publishes the newest scene; see the module.
 
@@ -97,6 +116,7 @@ class Display:
         """Body of the draw thread."""
         reported: tuple[State, bool] | None = None
         reported_s = -np.inf
+        pace = Pace()
         while not stop.is_set():
             self.bell.wait(self._idle_s)
             self.bell.clear()
@@ -112,11 +132,12 @@ class Display:
             period_s = self._period_s
             if self._layer is not None:
                 period_s = max(period_s, 1 / self._quality_config.target_hz)
-            stop.wait(max(0.0, period_s - (time.monotonic() - start_s)))
+            stop.wait(max(0.0, pace.next_s(start_s, period_s) - time.monotonic()))
 
     def warp(self, stop: threading.Event) -> None:
         """Body of the warp thread."""
         shown: tuple[DrawnLayer, np.ndarray] | None = None
+        pace = Pace()
         while not stop.is_set():
             layer = self._layer
             if layer is None or not self.enabled:
@@ -137,7 +158,7 @@ class Display:
                         self._publish(frame, layer.scene, layer.times)
                 shown = layer, viewer_from_body
                 self._warp_s += SMOOTHING * (time.monotonic() - start_s - self._warp_s)
-            stop.wait(max(0.0, self._period_s - (time.monotonic() - start_s)))
+            stop.wait(max(0.0, pace.next_s(start_s, self._period_s) - time.monotonic()))
 
     def _draw_one(self, scene: Scene) -> None:
         start_s = time.monotonic()

@@ -6,14 +6,10 @@ It only listens (/diagnostics and the renderer's status), so it may run beside a
 """
 
 import re
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 
-import rclpy
 from avat3r.msg import RendererStatus
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from avat3r_ros.nodes.presence import State
@@ -94,28 +90,3 @@ class GraphWatch:
             folder, _, node = name.rpartition("/")
             if status.name.startswith("avat3r: ") and f"{folder}/" == self._prefix:
                 self._values[node] = {v.key: v.value for v in status.values}
-
-
-@contextmanager
-def watching(namespace: str = "") -> Iterator[GraphWatch]:
-    """Listen in a thread of its own, apart from any other use of rclpy in this process."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = Node("telepresence_status", context=context, enable_rosout=False)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-
-    def spin() -> None:
-        with suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, name="status", daemon=True)
-    try:
-        watch = GraphWatch(node, namespace)
-        thread.start()
-        yield watch
-    finally:
-        rclpy.try_shutdown(context=context)
-        thread.join(timeout=2.0)
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()

@@ -14,15 +14,17 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from avat3r_ros.nodes.driver_config import PLAYED
+from avat3r_ros.nodes.film import Film
 from avat3r_ros.nodes.paths import executable, node_environment, share_file
-from avat3r_ros.nodes.status_line import watching
+from avat3r_ros.nodes.side_node import side_node
+from avat3r_ros.nodes.status_line import GraphWatch
 
 STOP_STEPS = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
 """Ever firmer requests to end, each with the time it is given."""
@@ -234,14 +236,15 @@ def run_telepresence(args: argparse.Namespace) -> int:
     """Run the graph until Ctrl-C, SIGTERM, or until no node is left.
 
     Args:
-        args: source, driver, recording, avatar, size, stereo, single_process, namespace, params,
-            as `avat3r telepresence` takes them.
+        args: source, driver, recording, avatar, size, stereo, single_process, record,
+            record_seconds, namespace, params, as `avat3r telepresence` takes them.
 
     Returns:
         0 when stopped by the user with all nodes alive, 1 when a node died before.
 
     Raises:
         ValueError: Arguments that do not fit each other.
+        OSError: The film cannot be written there.
     """
     if args.driver != CAMERA_DRIVER and not args.avatar:
         raise ValueError(f"expected --avatar with --driver {args.driver}: nobody is seen")
@@ -261,6 +264,7 @@ def run_telepresence(args: argparse.Namespace) -> int:
         nodes = in_one_process(nodes)
     processes = NodeProcesses(args.params, args.namespace or "")
     died: dict[str, int] = {}
+    film = _film(args, processes.say)
     with _stop_requests() as stop:
         try:
             for node in nodes:
@@ -268,19 +272,36 @@ def run_telepresence(args: argparse.Namespace) -> int:
             prefix = f"/{args.namespace.strip('/')}" if args.namespace else ""
             processes.say(f"telepresence is starting; images on {prefix}/rendered, Ctrl-C stops")
             listen_as_nodes_do()
-            with watching(args.namespace or "") as watch:
+            with side_node("telepresence_watch") as listener:
+                watch = GraphWatch(listener, args.namespace or "")
+                if film is not None:
+                    film.start(listener, args.namespace or "")
                 shown_s = time.monotonic()
                 while processes.running() and not stop.wait(0.2):
                     _report_deaths(processes, died)
+                    if film is not None and 0 < args.record_seconds <= film.seconds:
+                        stop.set()
                     if time.monotonic() - shown_s >= processes.status_period_s:
                         shown_s = time.monotonic()
                         processes.show(watch.line())
             if not stop.is_set():
                 _report_deaths(processes, died)
         finally:
+            if film is not None:
+                film.close()
             processes.stop()
     processes.say("telepresence has stopped")
     return int(bool(died))
+
+
+def _film(args: argparse.Namespace, say: Callable[[str], None]) -> Film | None:
+    if not args.record:
+        if args.record_seconds:
+            raise ValueError("expected --record FILE with --record-seconds")
+        return None
+    eyes = ("left/", "right/") if args.stereo else ("",)
+    camera = args.driver == CAMERA_DRIVER
+    return Film(args.record, size=args.size, eyes=eyes, camera=camera, say=say)
 
 
 def _report_deaths(processes: NodeProcesses, died: dict[str, int]) -> None:

@@ -187,10 +187,14 @@ def test_build_from_the_topic_tells_the_operator_what_is_wanted(graph, build, mo
     end = time.monotonic() + 8.0
     while not future.done() and time.monotonic() < end:
         stamp.stamp.sec += 1
+        images.publish(Image(encoding="rgb8", header=stamp))  # of size zero
+        graph.spin(0.02)
         images.publish(msg_from_image(np.full((4, 4, 3), 9, np.uint8), "rgb8", stamp))
         graph.spin(0.05)
     assert future.result().result.success
     assert len(node.got.images) >= 3 and node.got.faces[0].detected
+    assert all(image.size for image in node.got.images)
+    assert "empty image, 0x0" in node.refusals.newest
     assert "turn your head a little to your left" in feedback[0].wanted_views
     graph.until(lambda: statuses[-1].state == BuilderStatus.READY)
     assert images.get_subscription_count() == 0, "images are only wanted while building"

@@ -202,6 +202,33 @@ def test_resolution_goes_down_to_hold_the_rate_and_what_is_published_stays_right
     assert infos[-1].k[0] == pytest.approx(focal, rel=1e-5)
 
 
+def test_a_camera_faster_than_the_renderer_never_makes_it_late(stage, graph):
+    """Codes come 60 times a second, frames take 0.1 s: each frame shows the newest code."""
+    calm = {"presence__hold_after_s": 5.0, "presence__neutral_after_s": 6.0}
+    scene = stage(full_s=0.1, quality__min_scale=1.0, **calm)
+    codes = graph.publisher(Expression, "expression", sensor)
+    ages_s, stamps = [], []
+
+    def on_frame(msg):
+        stamps.append(msg.header.stamp.sec + 1e-9 * msg.header.stamp.nanosec)
+        ages_s.append(time.time() - stamps[-1])
+
+    graph.probe.create_subscription(Image, "image_raw", on_frame, sensor)
+    sent, next_s, end_s = 0, time.time(), time.time() + 3.0
+    while time.time() < end_s:
+        if time.time() >= next_s:
+            next_s += 1 / 60
+            sent += 1
+            header = Header(frame_id="cam", stamp=graph.probe.get_clock().now().to_msg())
+            codes.publish(expression_from_face(face_state(jaw_open=sent % 2), header))
+        graph.executor.spin_once(timeout_sec=0.002)
+    assert len(set(stamps)) < sent / 2, "slower than the codes"
+    assert np.all(np.diff(stamps) >= 0)
+    # One drawing, and the one before it that was under way: a queue would be seconds long by now.
+    assert np.median(ages_s[len(ages_s) // 2 :]) < 0.5
+    assert scene.statuses[-1].state == RendererStatus.LIVE and scene.node.refusals.total == 0
+
+
 def test_transparent_frames_carry_straight_alpha_and_depth_of_the_same_moment(stage, graph):
     scene = stage(background_mode="transparent", output__depth=True)
     depths = graph.listen(Image, "depth/image_raw", sensor)

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="needs ROS 2: `make env`, or source a ROS 2 
 pytest.importorskip("avat3r.msg", reason="needs this package's messages: `make env`")
 
 from avat3r.msg import Avatar, Expression, RendererStatus
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import Point, Pose, PoseStamped, Quaternion
 from node_stand_ins import FakeAnimator, face_state, small_avatar
 from rclpy.qos import qos_profile_sensor_data as sensor
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -175,6 +175,9 @@ def test_nobody_in_the_image_counts_as_silence(stage, graph):
         ({"code_space": "flame_100"}, "unknown code space"),
         ({"code_space": "ava256_256", "values": [0.0] * 256}, "expected a code of arkit_52"),
         ({"sec": 50}, "not after the last one"),
+        ({"head_pose": Pose(position=Point(x=float("nan")))}, "finite pose"),
+        ({"head_pose": Pose(orientation=Quaternion(w=0.0))}, "unit quaternion"),
+        ({"confidence": float("nan")}, "confidence"),
     ],
 )
 def test_bad_codes_are_refused_and_the_last_good_one_stays(stage, graph, changes, reason):
@@ -242,6 +245,7 @@ def test_the_viewer_pose_moves_the_picture(stage, graph):
         lambda: (image_from_msg(scene.frames[-1]) != before).any(), "the picture did not move"
     )
     assert scene.frames[-1].header.stamp == stamp, "still the same expression"
+    moved = image_from_msg(scene.frames[-1])
     pose.header.frame_id = "map"
     viewers.publish(pose)
     graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 1)
@@ -250,10 +254,17 @@ def test_the_viewer_pose_moves_the_picture(stage, graph):
     pose.pose.position.x = float("nan")
     viewers.publish(pose)
     graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 2)
-    pose.pose.position.x = 0.02
+    pose.pose.position.x, pose.pose.orientation.w = 0.3, float("inf")
     viewers.publish(pose)
     graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 3)
+    pose.pose = msg_from_viewer_from_body(from_left)
+    pose.pose.position.x = 0.02
+    viewers.publish(pose)
+    graph.until(lambda: scene.node.refusals.counts["viewer_pose"] == 4)
     assert "inside the head" in scene.node.refusals.newest
+    scene.frames.clear()
+    graph.until(lambda: len(scene.frames) > 2)
+    np.testing.assert_array_equal(image_from_msg(scene.frames[-1]), moved, "the last good one")
 
 
 @pytest.mark.parametrize("predict", [True, False])
