@@ -27,7 +27,8 @@ EXAMPLES = {
     "  avat3r latency --avatar me.avat3r --seconds 60 -o out/latency",
     "export": "avat3r export me.avat3r --format ply -o me.ply",
     "evaluate": "avat3r evaluate --quick -o scores\n"
-    "  avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores",
+    "  avat3r evaluate --references a.jpg b.jpg c.jpg --targets d.jpg e.jpg -o scores\n"
+    "  avat3r evaluate --leave-one-out a.jpg b.jpg c.jpg d.jpg -o scores",
     "generate": "avat3r generate --seed 7 --count 16 -o heads.png",
     "train": "avat3r train --preset tiny -o checkpoints/tiny --people-folder checkpoints/people",
     "demo": "avat3r demo -o out/demo",
@@ -243,6 +244,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--references", nargs="+", help="photos to build from")
     evaluate.add_argument("--targets", nargs="+", help="photos to predict")
+    evaluate.add_argument(
+        "--leave-one-out", nargs="+", metavar="PHOTO", help="predict each photo from the others"
+    )
     evaluate.add_argument("--preset", default="tiny", help="preset or checkpoint folder")
     evaluate.add_argument("--untrained", action="store_true")
     evaluate.add_argument(

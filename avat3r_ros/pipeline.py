@@ -134,6 +134,7 @@ def build_avatar_from_images(
     features: FeatureExtractor | None = None,
     lift: Lift | PictureLift | None = HEADS,
     compiled: bool = False,
+    min_photos: int = MIN_VIEWS,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
@@ -157,6 +158,8 @@ def build_avatar_from_images(
         features: What makes the feature maps of a network that was trained with some.
         lift: What makes further views of a single photo; None refuses it. Unused with several.
         compiled: Also make the compiled animation, quickly (`animation.quick`).
+        min_photos: Fewest photos to build from. Two do, on the untrained base guess, to compare
+            what they predict of a third.
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
         metadata: Owner, consent and other JSON data to keep in the avatar.
@@ -168,15 +171,15 @@ def build_avatar_from_images(
     """
     names = list(names) if names is not None else [f"photo {i + 1}" for i in range(len(images))]
     single = len(images) == 1 and lift is not None
-    if not (single or MIN_VIEWS <= len(images) <= MAX_VIEWS):
+    if not (single or min_photos <= len(images) <= MAX_VIEWS):
         raise BuildError(
-            f"expected {MIN_VIEWS} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
+            f"expected {min_photos} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
             f"right and one from above or below), got {len(images)}"
         )
     if network is None:
         # Shipped weights correct the errors of the template's fit, and of nothing else: on lifted
-        # views they lose 0.5 to 1.5 dB (benchmarks/lift.py).
-        fitting = position_prior is TEMPLATE and not single
+        # views they lose 0.5 to 1.5 dB (benchmarks/lift.py). They take no two photos.
+        fitting = position_prior is TEMPLATE and len(images) >= MIN_VIEWS
         network = load_network(preset, trained=trained and fitting)
     _check_features(network, features)
     image_size = image_size or network.config.image_size
@@ -198,7 +201,7 @@ def build_avatar_from_images(
     focals = list(focals_px) if focals_px is not None else [None] * len(images)
     template = HeadTemplate.load()
     try:
-        choice = choose_photos(images, faces, names, focals, template, 1 if single else MIN_VIEWS)
+        choice = choose_photos(images, faces, names, focals, template, 1 if single else min_photos)
     except ValueError as error:
         raise BuildError(str(error)) from error
     images, names, faces, focals = (

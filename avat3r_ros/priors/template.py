@@ -91,12 +91,16 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
 
 
 def _prefer_frontal(views: list[ReferenceView], codes: np.ndarray) -> None:
-    """Give the most frontal view its bonus; closed eyes count as much as 30 degrees."""
+    """Give the most frontal view its bonus; closed eyes count as much as 30 degrees.
+
+    Level is the views' median height: cameras stand below or above the eyes, and what one photo
+    gets wrong in depth shows least in the others if it stands among them.
+    """
     blinks = codes[:, [ARKIT_INDEX["eyeBlinkLeft"], ARKIT_INDEX["eyeBlinkRight"]]].max(1)
-    frontal = [
-        view.center[2] / np.linalg.norm(view.center) - (1 - np.cos(np.radians(30))) * blink
-        for view, blink in zip(views, blinks, strict=True)
-    ]
+    toward = np.stack([view.center / np.linalg.norm(view.center) for view in views])
+    height = np.median(toward[:, 1])
+    front = np.array([0.0, height, np.sqrt(1 - height**2)])
+    frontal = toward @ front - (1 - np.cos(np.radians(30))) * blinks
     views[int(np.argmax(frontal))].bonus = FRONTAL_BONUS
 
 

@@ -139,17 +139,20 @@ def test_export(workplace):
     assert len(read_ply(path)) > 10_000
 
 
-def test_evaluate_predicts_an_unseen_photo(workplace):
+def test_evaluate_predicts_an_unseen_photo(workplace, capsys):
     Image.fromarray(SyntheticOperator(5).frame(1.5)).save(workplace / "unseen.png")
     references = [str(workplace / f"photo{i}.png") for i in range(3)]
     output = workplace / "scores"
     arguments = ["--references", *references, "--targets", str(workplace / "unseen.png")]
     assert main(["evaluate", *arguments, "-o", str(output)]) == 0
     scores = json.loads((output / "scores.json").read_text())["mean"]
+    avatar, mesh = scores["avatar"], scores["nearest photo on mesh"]
     # Measured 24 dB and 2.4 px of a 256 px crop; a wrong camera or a lost face falls far below.
-    assert scores["psnr_db"] > 18
-    assert scores["landmark_distance_px"] < 6
+    assert avatar["psnr_db"] > 18
+    assert avatar["psnr_db"] > mesh["psnr_db"] > 10
+    assert avatar["landmark_distance_px"] < 6
     assert brightness(output / "side_by_side.png") > 10
+    assert "nearest photo on mesh" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", sorted(EXAMPLES))

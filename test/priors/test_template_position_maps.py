@@ -28,11 +28,12 @@ def rasterize(template, vertices, pose):
     return native.rasterize_mesh(vertices.numpy(), triangles, k, pose, SIZE, SIZE)
 
 
-def make_crops(template, yaws_deg, codes=None, grow=None):
+def make_crops(template, yaws_deg, codes=None, grow=None, pitches_deg=None):
     """Crops of the mean head whose mattes are exactly its outline, or `grow(mask)` of it."""
     yaws_deg = list(yaws_deg)
     codes = [arkit_code(**scores) for scores in codes or [{}] * len(yaws_deg)]
-    poses = [look_at_head(np.radians(yaw), 0.0, DISTANCE_M, TARGET) for yaw in yaws_deg]
+    turns = np.radians(np.stack([yaws_deg, pitches_deg or [0.0] * len(yaws_deg)], 1))
+    poses = [look_at_head(yaw, pitch, DISTANCE_M, TARGET) for yaw, pitch in turns]
     masks = []
     for pose, code in zip(poses, codes, strict=True):
         vertices = template.vertices(code=torch.from_numpy(code))
@@ -140,14 +141,21 @@ def test_claims_are_complementary(template):
 
 def test_frontal_view_with_open_eyes_owns_the_middle_of_the_face(template):
     for codes, owner in (([{}, {}], 1), ([{}, {"eyeBlink": 1.0}], 0)):
-        views = position_maps(make_crops(template, (-18, 2), codes), template)
-        nose = [
-            (views.binding.triangle_ids[v] == template.landmark_triangles[4])
-            | ((views.position_maps[v, :, :, :] ** 2).sum(0) < 0.02**2) & (views.masks[v, 0] > 0)
-            for v in (0, 1)
-        ]
-        kept = [float((views.confidence[v, 0][nose[v]] > 0.5).float().mean()) for v in (0, 1)]
+        kept = kept_of_nose(position_maps(make_crops(template, (-18, 2), codes), template))
         assert kept[owner] > 0.9 and kept[1 - owner] < 0.3
+
+
+def test_front_is_level_with_the_photos_where_the_camera_stands_below(template):
+    crops = make_crops(template, (-20, 2, 20, 2), pitches_deg=[-18, -17, -18, 0])
+    kept = kept_of_nose(position_maps(crops, template))
+    assert kept[1] > 0.9 and kept[3] < 0.3
+
+
+def kept_of_nose(views):
+    """Share of the pixels around the sellion that each view keeps."""
+    nose = ((views.position_maps**2).sum(1) < 0.02**2) & (views.masks[:, 0] > 0)
+    kept = views.confidence[:, 0] > 0.5
+    return [float(kept[v][nose[v]].float().mean()) for v in range(len(nose))]
 
 
 def test_hair_stands_on_the_scalp_in_all_views_alike(template):

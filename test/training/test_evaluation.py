@@ -164,3 +164,6 @@ def test_photos_and_targets_come_together():
     args = make_parser().parse_args(["evaluate", "--references", "a.jpg", "-o", "x"])
     with pytest.raises(ValueError, match="both --references and --targets"):
         evaluate.run(args)
+    args = make_parser().parse_args(["evaluate", "--leave-one-out", "a.jpg", "b.jpg", "-o", "x"])
+    with pytest.raises(ValueError, match="at least 3 photos"):
+        evaluate.run(args)
