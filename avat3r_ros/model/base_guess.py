@@ -11,6 +11,7 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -49,6 +50,10 @@ FADE_DISTANCE_M = 0.02
 MIN_MASK = 0.5
 """Pixels of the soft matte below this are background."""
 
+SURE_MASK, RIM = 0.95, 0.024
+"""Pixels of the matte below the first show background, too; they take the colour of the nearest
+pixel that does not, out to this share of the picture."""
+
 STATIC, CARRIED, DEFORMING = 0, 1, 2
 
 
@@ -82,7 +87,7 @@ def build_base_guess(
     footprints = _footprints(views, means, view_rows)
     if not config.position_skip:
         means = _ray_anchors(views).flatten(0, 2)[pixels]
-    colors = _gather(views.images, pixels)
+    colors = _gather(_unmixed_colors(views), pixels)
     if not config.color_skip:
         colors = torch.full_like(colors, 0.5)
     confidence = views.confidence.flatten()[pixels].clamp(0, 1)
@@ -152,6 +157,20 @@ def movement_per_triangle(template: HeadTemplate) -> Float[Tensor, "f"]:
 def _gather(maps: Tensor, pixels: Tensor) -> Tensor:
     """Values of (V, C, H, W) maps at flattened pixels, (P, C)."""
     return maps.float().permute(0, 2, 3, 1).reshape(-1, maps.shape[1])[pixels]
+
+
+def _unmixed_colors(views: ReferenceViews) -> Float[Tensor, "v 3 h w"]:
+    """Colours without the background that soft outlines let in: dark or bright dots from aside."""
+    images, masks = views.images.float(), views.masks[:, 0].float()
+    unmixed = (images / masks[:, None].clamp(min=MIN_MASK)).clamp(0, 1)
+    for row, mask in enumerate(masks):
+        sure = mask >= SURE_MASK
+        if bool(sure.any()):
+            distance, nearest = distance_transform_edt(~sure.numpy(), return_indices=True)
+            y, x = torch.from_numpy(nearest).long()
+            near = torch.from_numpy(distance <= RIM * mask.shape[-1])
+            unmixed[row] = torch.where(near, unmixed[row][:, y, x], unmixed[row])
+    return unmixed
 
 
 def _footprints(views: ReferenceViews, means: Tensor, view_rows: Tensor) -> Tensor:

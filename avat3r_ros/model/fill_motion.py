@@ -8,7 +8,7 @@ position of the pixels near them on the resting head.
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -32,23 +32,24 @@ class Lenders:
     weights: Float[Tensor, "n l"]
 
 
-def nearest_pixels(resting: Float[Tensor, "m 3"], num_pixels: int) -> Lenders | None:
+def nearest_pixels(resting: Float[Tensor, "m 3"], lend: Bool[Tensor, "p"]) -> Lenders | None:
     """Find the pixels that each template Gaussian follows; None where there is none.
 
     Args:
         resting: Centres on the resting head, pixels first, metres.
-        num_pixels: How many of them are pixels.
+        lend: Which of the P pixels may be followed.
     """
-    others = len(resting) - num_pixels
-    if not others or not num_pixels:
+    others = len(resting) - len(lend)
+    lenders = lend.nonzero()[:, 0].cpu()
+    if not others or not len(lenders):
         return None
-    step = THINNING if num_pixels > THINNING * LENDERS else 1
+    lenders = lenders[:: THINNING if len(lenders) > THINNING * LENDERS else 1]
     points = resting.detach().cpu().numpy()
-    count = min(LENDERS, len(points[:num_pixels:step]))
-    distance, rows = cKDTree(points[:num_pixels:step]).query(points[num_pixels:], k=count)
+    count = min(LENDERS, len(lenders))
+    distance, nearest = cKDTree(points[lenders.numpy()]).query(points[len(lend) :], k=count)
     weights = 1 / torch.from_numpy(distance).float().view(others, count).clamp(min=_NEAR_M)
     return Lenders(
-        (torch.from_numpy(rows).view(others, count) * step).to(resting.device),
+        lenders[torch.from_numpy(nearest).view(others, count)].to(resting.device),
         (weights / weights.sum(-1, keepdim=True)).to(resting.device),
     )
 

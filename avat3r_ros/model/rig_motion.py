@@ -209,7 +209,9 @@ class RigMotion:
     def lenders(self) -> Lenders | None:
         """Pixels that the template Gaussians follow when the network moves them."""
         resting = self.gaussians(torch.zeros_like(self.base.codes[0]))
-        return nearest_pixels(resting.means, self.base.num_pixels)
+        pixels = self.base.gaussians.scales[: self.base.num_pixels]
+        # Pixels laid on the template are flat. The others show hair and outlines, and go elsewhere.
+        return nearest_pixels(resting.means, pixels[:, 2] < pixels[:, 0])
 
     def displaced(self, change: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
         """How far a change of the code moves each Gaussian; differentiable."""

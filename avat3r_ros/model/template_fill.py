@@ -5,9 +5,12 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 
 - *hidden*: what lies inside the head is kept only where some viewer of some expression sees it;
 - *seen*: a reference pixel already covers the same surface. Distances are taken in a neutral and in
-  an opened face at once, so that a folded lid is not covered by the brow that touches it;
+  an opened face at once, so that a folded lid is not covered by the brow that touches it. On broad
+  surfaces some of these points stay as a backing, sunk under the pixels: these may move apart, and
+  a gap must show skin and not the inside of the head;
 - *hull*: a point that falls outside a reference's matte is not part of this head; one that is
-  outside by no more than the fit may be off is sunk into it instead, so that no gap opens;
+  outside by no more than the fit may be off is sunk into it instead, the deeper the farther it is
+  outside, so that no gap opens;
 - *cut*: nothing below the neckline of the references.
 
 Their colours are found in template_colors.py.
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -75,7 +79,15 @@ FLATNESS = 0.2
 HULL_MARGIN_PX = 1
 
 SINK_MARGIN_M, SINK_M = 0.006, 0.004
-"""Points this far outside a matte are kept, this deep under the surface."""
+"""Points up to this far outside a matte are kept, and the farthest are this deep under the surface.
+"""
+
+BACKED_REGIONS, BACKED_FROM_OPENINGS_M = ("skin", "scalp", "neck"), 0.012
+"""Where surfaces that pixels cover are backed, and how far from lips and lids: nearer than this a
+backing would show in an open mouth."""
+
+BACKING_SHARE, BACKING_SIGMA, BACKING_DEPTH_M = 2, 0.9, 0.002
+"""One point in so many backs the pixels; its size in spacings, and how deep it lies."""
 
 COVER_REACH = 0.4
 """A pixel covers points out to this many spacings and half its own size. At 0.8 gaps stayed between
@@ -140,35 +152,41 @@ def fill_unseen_surfaces(
     spacing = footprint_m * torch.where(_is_fine(template), FINE_SPACING, COARSE_SPACING)
     spacing[folds] = LID_SPACING * footprint_m
     faces, weights, rows = _spread(placed, template.triangles.long(), group, spacing)
-    keep = ~_covered(
+    covered = _covered(
         neutral_and_opened, template, group, spacing, faces, weights, triangle_ids, barycentrics,
         footprint_m,
     )  # fmt: skip
-    keep |= folds[faces]
+    covered &= ~folds[faces]
+    backing = covered & _is_backed(placed[0], template)[faces]
+    backing &= torch.arange(len(faces)) % BACKING_SHARE == 0
+    keep = ~covered | backing
     keep &= _ever_visible(placed, template, group)[faces]
-    margins_px = (HULL_MARGIN_PX, round(SINK_MARGIN_M / footprint_m))
-    inside_hull, near_hull = _inside_hull(views, template, faces, weights, margins_px)
-    sunk = near_hull & ~inside_hull & (group[faces] == SKIN)
-    keep &= inside_hull | sunk
+    outside_px = _outside_mattes(views, template, faces, weights)
+    excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
+    may_sink = (group[faces] == SKIN) & ~covered
+    keep &= excess_m <= SINK_MARGIN_M * may_sink
+    depth = excess_m * (SINK_M / SINK_MARGIN_M) + BACKING_DEPTH_M * backing
     if bool(inside.any()):
         lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])
         # quantile() takes 16 million values at most, and a sample is enough.
         lowest = torch.quantile(lent[:: max(1, len(lent) // 100_000), 1], 0.005)
         keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
-    faces, weights, rows, sunk = faces[keep], weights[keep], rows[keep], sunk[keep]
+    faces, weights, rows = faces[keep], weights[keep], rows[keep]
+    depth, backing = depth[keep], backing[keep]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
     normals = torch.nn.functional.normalize(
         torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1), dim=-1
     )
-    sigma = torch.where(folds[faces], LID_SIGMA, FILL_SIGMA) * spacing[faces]
+    sigma = torch.where(folds[faces], LID_SIGMA, FILL_SIGMA)
+    sigma = torch.where(backing, BACKING_SIGMA, sigma) * spacing[faces]
     lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
     colors = fill_colors(
         placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights, teeth
     )
     return TemplateGaussians(
         gaussians=Gaussians(
-            means=(corners * weights[..., None]).sum(1) - SINK_M * sunk[:, None] * normals,
+            means=(corners * weights[..., None]).sum(1) - depth[:, None] * normals,
             quats_wxyz=facing_quats_wxyz(normals, corners[:, 1] - corners[:, 0]),
             scales=torch.stack([sigma, sigma, FLATNESS * sigma], -1),
             opacities=torch.full((len(faces),), FILL_OPACITY),
@@ -186,6 +204,15 @@ def _is_fine(template: HeadTemplate) -> Bool[Tensor, "f"]:
     coarse = {"skin", "scalp", "neck", "ears"}
     table = torch.tensor([name not in coarse for name in REGIONS])
     return table[template.triangle_regions.long()]
+
+
+def _is_backed(neutral: Tensor, template: HeadTemplate) -> Bool[Tensor, "f"]:
+    """Triangles of broad surfaces, away from lips and lids."""
+    openings = neutral[template.region_vertices("lips", "lid_left", "lid_right")]
+    middles = neutral[template.triangles.long()].mean(1)
+    distance, _ = cKDTree(openings.numpy()).query(middles.numpy())
+    away = torch.from_numpy(distance > BACKED_FROM_OPENINGS_M)
+    return template.region_mask(*BACKED_REGIONS) & away
 
 
 def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) -> Bool[Tensor, "f"]:
@@ -307,26 +334,15 @@ def _covered(
     return covered
 
 
-def _inside_hull(
-    views: ReferenceViews,
-    template: HeadTemplate,
-    faces: Tensor,
-    weights: Tensor,
-    margins_px: tuple[int, ...],
-) -> Bool[Tensor, "m n"]:
-    """Points inside the matte of every reference that has them in its picture, and of one.
+def _outside_mattes(
+    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor
+) -> Float[Tensor, "n"]:
+    """How far each point is outside the matte that denies it most, pixels.
 
-    Mattes are widened by each of the margins in turn.
+    A picture says nothing of points beside or behind it; a point in no picture is infinitely far.
     """
     _, _, height, width = views.masks.shape
-    masks = torch.stack(
-        [
-            torch.nn.functional.max_pool2d(views.masks.float(), 2 * px + 1, stride=1, padding=px)
-            for px in margins_px
-        ]
-    )[:, :, 0]
-    inside_any = torch.zeros(len(masks), len(faces), dtype=torch.bool)
-    outside_any = torch.zeros_like(inside_any)
+    farthest = torch.full((len(faces),), -1.0)
     for row, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
         camera = views.cameras[row]
@@ -335,7 +351,7 @@ def _inside_hull(
         )
         x, y = project_points(camera.intrinsics.float(), points).floor().long().unbind(-1)
         in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (points[:, 2] > 0)
-        value = masks[:, row, y.clamp(0, height - 1), x.clamp(0, width - 1)]
-        inside_any |= in_picture & (value > 0.5)
-        outside_any |= in_picture & (value <= 0.5)
-    return inside_any & ~outside_any
+        outside = distance_transform_edt(views.masks[row, 0].numpy() <= 0.5)
+        at = torch.from_numpy(outside).float()[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+        farthest = torch.where(in_picture, torch.maximum(farthest, at), farthest)
+    return torch.where(farthest < 0, torch.inf, farthest)
