@@ -22,6 +22,7 @@ from rclpy.executors import (
     MultiThreadedExecutor,
     SingleThreadedExecutor,
 )
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import remove_ros_args
 
 from avat3r_ros.nodes.avatar_builder import AvatarBuilderNode
@@ -101,3 +102,7 @@ def _spin_quietly(executor: Executor) -> None:
         executor.spin()
     except ExternalShutdownException:
         return
+    except rclpy_implementation.RCLError:
+        # A signal may end the context after the executor has looked at it and before it waits.
+        if rclpy.ok():
+            raise
