@@ -62,7 +62,7 @@ def started(variant: Variant, template: HeadTemplate) -> Avat3r:
     torch.manual_seed(0)
     network = Avat3r(variant.config, template)
     if variant.default_start:
-        for layer in network.expression_encoder.layers:
+        for layer in network.expression_path.expression_encoder.layers:
             if isinstance(layer, torch.nn.Linear):
                 layer.reset_parameters()
     return network
@@ -73,7 +73,7 @@ def hearing(network: Avat3r, codes: torch.Tensor) -> float:
     """Spread of the expression tokens over expressions, relative to their size."""
     if network.config.condition_on_reference_codes:
         codes = torch.cat([codes, codes - codes.roll(1, 0)], -1)
-    tokens = network.expression_encoder(codes)
+    tokens = network.expression_path.expression_encoder(codes)
     return float((tokens - tokens.mean(0)).norm() / tokens.norm())
 
 

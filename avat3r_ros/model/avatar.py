@@ -47,14 +47,7 @@ from avat3r_ros.types import Avatar, Gaussians, ReferenceViews
 
 THUMBNAIL_PX = 96
 NETWORK = "network."
-PER_FRAME = (
-    "expression_encoder.",
-    "cross_attention.",
-    "upsampler.",
-    "basis_coefficients.",
-    "basis_decoder.",
-    "code_correction.",
-)
+PER_FRAME = ("expression_path.", "code_correction.")
 """Parts of the network that an avatar needs after `encode`."""
 
 _MILLIMETRES = 1000.0

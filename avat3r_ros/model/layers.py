@@ -3,9 +3,16 @@
 Letters: B batch, T tokens, K expression tokens, D width, E code length.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+
+def block_arithmetic(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Return a context in which blocks compute in `dtype`; their weights stay float32."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 class Attention(nn.Module):

@@ -50,13 +50,13 @@ def stage_times(
     """Median milliseconds of the network's parts within one decoded frame."""
     events: dict[str, list] = {}
     hooks = []
+    path = network.expression_path
     parts = {
-        "expression encoder": [network.expression_encoder],
-        "cross-attention": list(network.cross_attention),
-        "upsampler": [network.upsampler],
+        "expression encoder": [path.expression_encoder],
+        "cross-attention": list(path.cross_attention),
+        "self-attention": list(path.self_attention),
+        "upsampler": [path.upsampler],
     }
-    if network.config.layout == "interleaved":
-        parts["self-attention"] = list(network.self_attention)
 
     def now() -> float:
         if device.type == "cuda":

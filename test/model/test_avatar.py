@@ -129,7 +129,7 @@ def test_shipped_weights_are_found_by_hash_and_not_embedded(views, template, tmp
         ("pixel_indices", lambda t: t - 5000, "outside"),
         ("moving", lambda t: t.flip(0), "moving"),
         ("identity", lambda t: t[:1], "identity"),
-        ("network.cross_attention.0.mlp.0.bias", lambda t: t[:1], "does not fit"),
+        ("network.expression_path.cross_attention.0.mlp.0.bias", lambda t: t[:1], "does not fit"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(avatar, template, name, change, message):

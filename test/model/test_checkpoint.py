@@ -47,7 +47,7 @@ def test_half_precision_is_hashed_as_stored(network, template, tmp_path):
 def test_saving_again_replaces_the_old_shards(network, template, tmp_path):
     save_network(network, tmp_path)
     with torch.no_grad():
-        network.position_embedding += 1
+        network.token_encoder.position_embedding += 1
     digest = save_network(network, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     assert weights_sha256(load_network(tmp_path, template=template)) == digest

@@ -77,13 +77,13 @@ def test_paper_preset_has_the_papers_size():
         network = Avat3r(preset("paper"))
     blocks = sum(
         p.numel()
-        for part in (network.self_attention, network.cross_attention)
+        for part in (network.token_encoder.self_attention, network.expression_path.cross_attention)
         for p in part.parameters()
     )
     assert blocks == pytest.approx(16 * 12 * 768**2, rel=0.01)
-    upsampler = sum(p.numel() for p in network.upsampler.parameters())
+    upsampler = sum(p.numel() for p in network.expression_path.upsampler.parameters())
     assert 5e6 < upsampler < 8e6
-    assert len(network.upsampler.expansions) == 4
+    assert len(network.expression_path.upsampler.expansions) == 4
     assert network.config.motion_prior == "none"
     assert not network.config.condition_on_reference_codes
 

@@ -114,7 +114,9 @@ def test_pixels_means_are_those_of_the_whole(config, template, views):
 def test_template_gaussians_follow_pixels_that_all_move_alike(template, views):
     network = network_of(DEBUG, template)
     with torch.no_grad():
-        network.upsampler.heads["position"].bias.copy_(torch.tensor([0.3, -0.2, 0.1]))
+        network.expression_path.upsampler.heads["position"].bias.copy_(
+            torch.tensor([0.3, -0.2, 0.1])
+        )
         prefix = network.encode(views)
         moved = network.decode(prefix, CODE).means - prefix.base_gaussians(CODE).means
     expected = torch.tensor([0.003, -0.002, 0.001]).expand_as(moved)
@@ -287,7 +289,7 @@ def test_bilinear_changes_vanish_at_the_references_code(template, head):
     code = arkit_code(jawOpen=0.5)
     views = head.fake_views(template, [code] * 3)
     network = network_of(DEBUG, template)
-    for layer in network.basis_decoder.heads.values():
+    for layer in network.expression_path.basis_decoder.heads.values():
         torch.nn.init.normal_(layer.weight, std=0.1)
     prefix = network.encode(views)
     same = torch.from_numpy(code)
