@@ -15,8 +15,6 @@ The same bytes travel in the ROS message.
 import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,6 +27,7 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as bytes_from_tensors
 
 from avat3r_ros.expression import CODE_SPACES
+from avat3r_ros.files import write_bytes
 from avat3r_ros.types import Avatar
 
 if TYPE_CHECKING:
@@ -169,22 +168,8 @@ def save_avatar(
     Raises:
         OSError: The folder does not exist or cannot be written.
     """
-    path = Path(path)
     data = avatar_to_bytes(avatar, signing_key=signing_key)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a saved avatar has the permissions of any new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, data)
     return replace(avatar, avatar_id=_metadata(data)["sha256"])
 
 

@@ -15,15 +15,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from avat3r_ros.expression import ARKIT_52, validate_code
+from avat3r_ros.files import whole_file
 from avat3r_ros.types import FaceState
 
 FORMAT, VERSION = "avat3r-codes", 1
 
 
 def write_codes(states: Iterable[FaceState], path: str | os.PathLike) -> int:
-    """Write tracked frames to `path` (through a temporary name) and return how many."""
-    path = pathlib.Path(path)
-    partial = path.with_name(path.name + ".part")
+    """Write tracked frames to `path`, in one move, and return how many."""
     count = 0
     header = {
         "format": FORMAT,
@@ -31,23 +30,19 @@ def write_codes(states: Iterable[FaceState], path: str | os.PathLike) -> int:
         "code_space": "arkit_52",
         "names": list(ARKIT_52),
     }
-    try:
-        with partial.open("w") as file:
-            file.write(json.dumps(header) + "\n")
-            for state in states:
-                line = {
-                    "time_s": round(float(state.stamp_s), 6),
-                    "detected": bool(state.detected),
-                    "confidence": round(float(state.confidence), 4),
-                    "code": [round(float(v), 5) for v in state.code],
-                    "gaze": [round(float(v), 5) for v in state.gaze],
-                    "camera_from_head": np.round(state.camera_from_head, 6).tolist(),
-                }
-                file.write(json.dumps(line) + "\n")
-                count += 1
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("w") as file:
+        file.write(json.dumps(header) + "\n")
+        for state in states:
+            line = {
+                "time_s": round(float(state.stamp_s), 6),
+                "detected": bool(state.detected),
+                "confidence": round(float(state.confidence), 4),
+                "code": [round(float(v), 5) for v in state.code],
+                "gaze": [round(float(v), 5) for v in state.gaze],
+                "camera_from_head": np.round(state.camera_from_head, 6).tolist(),
+            }
+            file.write(json.dumps(line) + "\n")
+            count += 1
     return count
 
 

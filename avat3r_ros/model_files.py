@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from avat3r_ros.files import whole_file
+
 logger = logging.getLogger(__name__)
 
 MODELS_VARIABLE = "AVAT3R_MODELS"
@@ -245,10 +247,12 @@ def download_model(
             logger.warning("replacing: %s", error)
     logger.info("downloading %s", notice)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{model.filename}.", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            with urllib.request.urlopen(model.url, timeout=DOWNLOAD_TIMEOUT_S) as response:
+        with whole_file(target) as partial:
+            with (
+                partial.open("wb") as file,
+                urllib.request.urlopen(model.url, timeout=DOWNLOAD_TIMEOUT_S) as response,
+            ):
                 # One byte more than accepted is enough to see that it is another file.
                 left = model.size_bytes + _size_tolerance(model) + 1
                 while chunk := response.read(min(DOWNLOAD_CHUNK_BYTES, left)):
@@ -256,16 +260,9 @@ def download_model(
                     left -= len(chunk)
                     if progress is not None:
                         progress(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-        verify_model(name, partial)
-        os.chmod(partial, 0o644)
-        os.replace(partial, target)
+            verify_model(name, partial)
     except (urllib.error.URLError, OSError, ValueError) as error:
         raise RuntimeError(f"downloading {name} from {model.url} failed: {error}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
     return target
 
 

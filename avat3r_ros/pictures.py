@@ -7,20 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from avat3r_ros.files import whole_file
+
 CAPTION_PX = 18
 PAPER, INK = (250, 250, 250), (20, 20, 20)
 
 
 def write_png(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Write an RGB uint8 picture through a temporary name, so no reader sees half a file."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
+    """Write an RGB uint8 picture in one move, and the folders above it where they are missing."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
         Image.fromarray(image).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def fit_square(image: np.ndarray, size: int) -> np.ndarray:

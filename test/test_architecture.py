@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "avat3r_ros"
-CORE = {"types", "geometry", "expression", "rig", "native", "avatar_file", "model_files"}
+CORE = {"types", "geometry", "expression", "rig", "native", "avatar_file", "model_files", "files"}
 STAGES = {
     *("capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"),
     *("streaming", "drivers", "lift"),
@@ -19,10 +19,11 @@ ALLOWED = {
     "types": set(),
     "expression": set(),
     "native": set(),
-    "model_files": set(),
+    "files": set(),
+    "model_files": {"files"},
     "geometry": {"types"},
     "rig": {"types", "geometry", "expression"},
-    "avatar_file": {"types", "expression"},
+    "avatar_file": {"types", "expression", "files"},
     **{stage: CORE for stage in STAGES},
     # The full animation path re-runs the network from its cached prefix; compiling it takes codes
     # as drivers produce them and compares pictures.

@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from avat3r_ros import native
 from avat3r_ros.animation import Animator
 from avat3r_ros.commands._arguments import head_camera
+from avat3r_ros.files import write_text
 from avat3r_ros.geometry import camera_direction, crop_and_resize_intrinsics
 from avat3r_ros.pictures import uint8_image, write_png
 from avat3r_ros.pipeline import BuildResult
@@ -106,7 +107,7 @@ def write_build_report(
         f"<h2>The avatar at rest, in degrees around it</h2>{''.join(directions)}",
     ]
     path = folder / PAGE
-    path.write_text("\n".join(page) + "\n")
+    write_text(path, "\n".join(page) + "\n")
     return path
 
 

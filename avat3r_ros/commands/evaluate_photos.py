@@ -9,7 +9,6 @@ nearest photo alone    an avatar of the nearest photo's pixels alone, hair and a
 """
 
 import argparse
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from avat3r_ros.animation import Animator
 from avat3r_ros.capture.photos import Photo, load_photo
+from avat3r_ros.files import write_json
 from avat3r_ros.model import build_avatar
 from avat3r_ros.pictures import contact_sheet, uint8_image, write_png
 from avat3r_ros.pipeline import BuildResult, build_avatar_from_photos, crop_targets, detect_faces
@@ -72,9 +72,7 @@ def run(args: argparse.Namespace) -> int:
         "targets": rows,
         "mean": mean,
     }
-    partial_file = folder / "scores.json.part"
-    partial_file.write_text(json.dumps(report, indent=2) + "\n")
-    partial_file.replace(folder / "scores.json")
+    write_json(folder / "scores.json", report)
     captions = ("photo that was left out", *METHODS)
     sheet = [(c, [row[i] for row in shown]) for i, c in enumerate(captions)]
     write_png(contact_sheet(sheet, 256), folder / "side_by_side.png")

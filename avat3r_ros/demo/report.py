@@ -1,6 +1,5 @@
 """What a demo run leaves behind: contact sheet, video and report.json."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 
@@ -66,10 +65,3 @@ def write_video(
         for _, driver, rendered in frames:
             pair = [fit_square(picture, VIDEO_SIDE_PX) for picture in (driver, rendered)]
             writer.write(np.concatenate(pair, axis=1))
-
-
-def write_json(path: pathlib.Path, report: dict) -> None:
-    """Write a report through a temporary name."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(report, indent=2, allow_nan=True) + "\n")
-    partial.replace(path)

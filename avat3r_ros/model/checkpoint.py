@@ -14,7 +14,6 @@ avatar whatever way its weights were stored. Presets' weights ship in
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from avat3r_ros.files import write_json
 from avat3r_ros.model.config import PRESETS, Avat3rConfig, preset
 from avat3r_ros.model.network import Avat3r
 from avat3r_ros.rig import HeadTemplate
@@ -88,9 +88,7 @@ def save_network(
         "shards": names,
         "about": about or {},
     }
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(temporary, folder / "config.json")
+    write_json(folder / "config.json", config)
     for old in folder.glob("weights-*.safetensors"):
         if old.name not in names:
             old.unlink()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from avat3r_ros.animation import Animator
 from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.data.operator import SyntheticOperator
-from avat3r_ros.demo.report import write_contact_sheet, write_json, write_video
+from avat3r_ros.demo.report import write_contact_sheet, write_video
 from avat3r_ros.demo.scoring import (
     DemoFrame,
     correlations,
@@ -22,6 +22,7 @@ from avat3r_ros.demo.scoring import (
     score_pictures,
     true_view,
 )
+from avat3r_ros.files import write_json
 from avat3r_ros.model import Avat3r, preset
 from avat3r_ros.model import cloud as cloud_config
 from avat3r_ros.nodes.demo_recorder import (

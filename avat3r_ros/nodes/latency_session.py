@@ -9,7 +9,6 @@ come half of the way from the shut to the open mouth. What stamps say stands bes
 Exposure of a real camera and scan-out of a real display are not in it.
 """
 
-import json
 import pathlib
 import platform
 import tempfile
@@ -29,6 +28,7 @@ from sensor_msgs.msg import Image
 
 from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.charts import histogram_picture
+from avat3r_ros.files import write_json
 from avat3r_ros.nodes.conversions import stamp_s_from_msg
 from avat3r_ros.nodes.flashing import changes_between, is_open, settled
 from avat3r_ros.nodes.frame_times import MAX_SANE_S, FrameTimes, frame_times_from_msg
@@ -216,7 +216,7 @@ def run_latency(
         **{"size": size, "camera_fps": fps, "seconds": seconds},
         "single_process": single_process,
     }
-    (folder / "latency.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / "latency.json", report)
     where = "one process" if single_process else "separate processes over DDS"
     write_png(_picture(frames, times, where), folder / "latency.png")
     return report

@@ -9,7 +9,6 @@ scenario begins LIVE, lasts until the placeholder is due, and ends with the oper
 
 import contextlib
 import io
-import json
 import pathlib
 import signal
 import tempfile
@@ -30,6 +29,7 @@ from std_msgs.msg import Header
 
 from avat3r_ros.avatar_file import load_avatar
 from avat3r_ros.charts import Span, timeline_picture
+from avat3r_ros.files import write_json
 from avat3r_ros.nodes.conversions import msg_from_avatar, stamp_s_from_msg
 from avat3r_ros.nodes.images import image_from_msg, msg_from_image
 from avat3r_ros.nodes.presence import PresenceConfig, State
@@ -341,7 +341,7 @@ def write_results(
     """Write `silence.json` and the timeline picture `silence.png`."""
     folder.mkdir(parents=True, exist_ok=True)
     report = {"presence": vars(presence), "scenarios": [vars(o) for o in outcomes]}
-    (folder / "silence.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(folder / "silence.json", report)
     write_png(timeline(log), folder / "silence.png")
 
 

@@ -12,13 +12,12 @@ face).
 
 import logging
 import os
-import tempfile
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import torch
 
+from avat3r_ros.files import write_bytes
 from avat3r_ros.types import Gaussians
 
 SH_C0 = 0.28209479177387814
@@ -49,7 +48,6 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike) -> None:
         ValueError: A value is not finite or a scale is not positive.
         OSError: The file cannot be written.
     """
-    path = Path(path)
     columns = [
         gaussians.means,
         torch.zeros_like(gaussians.means),
@@ -72,16 +70,7 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike) -> None:
             "end_header\n",
         ]
     )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(header.encode("ascii"))
-            file.write(rows.astype("<f4").tobytes())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, header.encode("ascii") + rows.astype("<f4").tobytes())
 
 
 def read_ply(path: str | os.PathLike) -> Gaussians:
@@ -156,10 +145,3 @@ def _read_header(file: BinaryIO, path: str | os.PathLike) -> tuple[int, np.dtype
         )
     file.seek(newline + 1)
     return int(count_word), np.dtype(layout)
-
-
-def _umask() -> int:
-    """Permissions that new files of this process lose; mkstemp's own are too narrow to share."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

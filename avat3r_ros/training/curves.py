@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from avat3r_ros.files import write_text
 from avat3r_ros.pictures import write_png
 
 LOG, PICTURE = "log.jsonl", "curves.png"
@@ -74,7 +75,7 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 def cut_log(folder: Path, step: int) -> None:
     """Drop lines written after a checkpoint: those steps are done again."""
     lines = [line for line in read_log(folder) if line["step"] <= step]
-    (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_text(folder / LOG, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def draw_curves(folder: Path) -> None:

@@ -6,7 +6,6 @@ person. Pictures are stored in bytes, displacements in half precision.
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from avat3r_ros.files import whole_file, write_json
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.training.people import TrainingPerson
 from avat3r_ros.training.references import Prior
@@ -61,7 +61,7 @@ class PeopleFolder:
             if theirs != about:
                 raise ValueError(f"{folder} holds people made for {theirs}, expected {about}")
         else:
-            _replace(path, lambda temporary: temporary.write_text(json.dumps(about) + "\n"))
+            write_json(path, about)
 
     def path(self, seed: int) -> Path:
         """Return where a person is kept."""
@@ -71,7 +71,8 @@ class PeopleFolder:
         """Write a person in one move."""
         flat: dict[str, Tensor] = {}
         _flatten(one, "", flat)
-        _replace(self.path(one.seed), lambda temporary: save_file(flat, temporary))
+        with whole_file(self.path(one.seed)) as partial:
+            save_file(flat, partial)
 
     def load(self, seed: int) -> TrainingPerson:
         """Read a person back.
@@ -84,12 +85,6 @@ class PeopleFolder:
         with safe_open(str(self.path(seed)), "pt") as file:
             flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _unflatten(TrainingPerson, "", flat)
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def _leaves(kind: type, name: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from avat3r_ros.files import write_json, write_text
 from avat3r_ros.pictures import contact_sheet, write_png
 from avat3r_ros.training.evaluation import SCORES, PersonResult, summary
 from avat3r_ros.training.face_scores import UNITS
@@ -58,7 +58,7 @@ def write_report(
         "scores": scores,
         "people": {result.seed: result.scores for result in results},
     }
-    (folder / NUMBERS).write_text(json.dumps(data, indent=2) + "\n")
+    write_json(folder / NUMBERS, data)
     methods = [name for name in METHODS if name in scores]
     parts = [
         "<!doctype html><meta charset=utf-8><title>avat3r evaluation</title>",
@@ -93,7 +93,7 @@ def write_report(
             for s in sheets
         ]
         write_png(np.concatenate(padded), folder / SHEET)
-    (folder / PAGE).write_text("\n".join(parts) + "\n")
+    write_text(folder / PAGE, "\n".join(parts) + "\n")
     return data
 
 

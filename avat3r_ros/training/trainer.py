@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -25,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from avat3r_ros.data.sampling import TRAINING_SEEDS
+from avat3r_ros.files import whole_file, write_json
 from avat3r_ros.model import Avat3r, Avat3rConfig, load_network, preset, save_network
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.crowd import Crowd
@@ -181,7 +181,7 @@ def train(
         if not resume:
             raise ValueError(f"{folder} holds a run already: resume it or name another folder")
         run.load()
-    _write_json(folder / "config.json", config.to_json())
+    write_json(folder / "config.json", config.to_json())
     last = config.steps if stop_after is None else min(config.steps, run.step + stop_after)
     with (
         Crowd(
@@ -300,9 +300,8 @@ class _Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
         }
-        temporary = self.folder / (CHECKPOINT + ".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / CHECKPOINT)
+        with whole_file(self.folder / CHECKPOINT) as partial:
+            torch.save(state, partial)
 
     def load(self) -> None:
         """Continue from the checkpoint."""
@@ -337,7 +336,7 @@ class _Run:
                 self.network, range(self.config.evaluation_people), prior=self.config.prior
             )
             about["evaluation"] = scores
-            _write_json(self.folder / "evaluation.json", scores)
+            write_json(self.folder / "evaluation.json", scores)
         save_network(self.network, self.folder / "network", about=about)
         return self.folder / "network"
 
@@ -403,9 +402,3 @@ def _means(recent: list[dict[str, float]]) -> dict[str, float]:
         if values:
             means[name] = round(sum(values) / len(values), 5)
     return means
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=2) + "\n")
-    os.replace(temporary, path)

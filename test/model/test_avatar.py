@@ -68,6 +68,15 @@ def test_an_avatar_animates_as_its_network_does(avatar, views, template):
     assert_animates_as(network, avatar, views, template)
 
 
+def test_an_avatar_keeps_the_blocks_between_cross_attention(views, template):
+    layers = {"self_attention_layers": 2, "cross_attention_layers": 2}
+    config = dataclasses.replace(preset("debug"), layout="interleaved", **layers)
+    network = network_of(template, True, config)
+    avatar = build_avatar(views, network)
+    assert any("expression_path.self_attention" in name for name in avatar.tensors)
+    assert_animates_as(network, avatar, views, template)
+
+
 def test_an_avatar_without_tokens_keeps_what_stays(views, template):
     network = network_of(template, True, STILL)
     avatar = build_avatar(views, network)
