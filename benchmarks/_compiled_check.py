@@ -21,7 +21,7 @@ SIZE = 512
 TRUTH_EVERY = 12
 """The truth is painted at one in so many frames: it takes longer than all the rest."""
 
-DIFFERENCE_GAIN = 8
+DIFFERENCE_GAIN, PAIR_PX = 8, 260
 PERFORMANCE_SEED = 7
 
 
@@ -58,8 +58,9 @@ def compare(
     worst = avatar.config[KEY]["accuracy"]["worst_pairs"]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_png(plot(between), out / "compiled_against_full.png")
-        write_png(pairs_sheet(full, fast, renderer, worst), out / "worst_pairs.png")
+        pairs = pairs_sheet(full, fast, renderer, worst)
+        curve = plot(between, width=pairs.shape[1])
+        write_png(np.concatenate([curve, pairs]), out / "compiled_against_full.png")
     return {
         "psnr_mean_db": float(np.mean(between)),
         "psnr_min_db": float(np.min(between)),
@@ -80,10 +81,10 @@ def pairs_sheet(full: Animator, fast: Animator, renderer: FrameRenderer, worst: 
         caption = f"{name}: {error_mm:.2f} mm, {psnr_db(picture, reference):.1f} dB; full, "
         caption += f"compiled, difference x {DIFFERENCE_GAIN}"
         rows.append((caption, [reference, picture, difference.clip(0, 255).astype(np.uint8)]))
-    return contact_sheet(rows, 320)
+    return contact_sheet(rows, PAIR_PX)
 
 
-def plot(psnr: list[float], width: int = 900, height: int = 320) -> np.ndarray:
+def plot(psnr: list[float], width: int, height: int = 300) -> np.ndarray:
     """PSNR of the compiled path against the full one, frame by frame."""
     image = Image.new("RGB", (width, height), (255, 255, 255))
     draw = ImageDraw.Draw(image)

@@ -10,7 +10,7 @@ the fastest tenth: what undisturbed cores give. `cpu` is processor time of all t
 which other load on the machine changes less.
 
 Then both compiled avatars are compared with their full paths over --driven frames of a performance
-(0: not at all), and at the frequent pairs that fare worst; --out takes a plot and pictures.
+(0: not at all), and at the five frequent pairs that fare worst; --out takes both as a picture.
 """
 
 import argparse

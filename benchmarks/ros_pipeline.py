@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/ros_pipeline.py me.avat3r [--size 512] [--seconds 20] [--rate 30]
 
 Sends a face's image with the present time as its stamp to the real tracker and renderer, each in a
-process of its own, and takes the time until the rendered image with the same stamp is back. Then
-the same with a viewer that moves 60 times a second: the frames that come, however slow the rest is.
+process of its own, and takes the time until the rendered image with the same stamp is back: raw,
+and as JPEG and VP9 until they are decoded here. Then a viewer moves 60 times a second: the frames
+that come, however slow the rest is.
 Without --image, skimage's astronaut is the face. Results: benchmarks/results/ros_pipeline.json.
 """
 
@@ -17,6 +18,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,14 +30,15 @@ import rclpy  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from avat3r_ros.geometry import look_at_head  # noqa: E402
 from avat3r_ros.nodes import supervisor  # noqa: E402
 from avat3r_ros.nodes.conversions import msg_from_viewer_from_body  # noqa: E402
-from avat3r_ros.nodes.images import msg_from_image  # noqa: E402
+from avat3r_ros.nodes.images import image_from_compressed, msg_from_image  # noqa: E402
 from avat3r_ros.nodes.paths import node_environment  # noqa: E402
+from avat3r_ros.streaming import VideoDecoder  # noqa: E402
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "ros_pipeline.json"
 
@@ -71,19 +75,29 @@ def face_image(path: str | None, width: int, height: int) -> np.ndarray:
 
 
 def round_trips(
-    node, picture: np.ndarray, topic_out: str, topic_in: str, rate_hz: float, seconds: float
+    node,
+    picture: np.ndarray,
+    topic_out: str,
+    topic_in: str,
+    rate_hz: float,
+    seconds: float,
+    kind: type = Image,
+    decode: Callable[[object], object] = lambda msg: msg,
 ) -> dict[str, float]:
-    """Send at a rate, and match what comes back by its stamp; milliseconds."""
+    """Send at a rate, and match what comes back by its stamp; milliseconds until it is decoded."""
     sent: dict[tuple[int, int], float] = {}
     took: list[float] = []
+    sizes: list[int] = []
 
-    def arrived(msg: Image) -> None:
+    def arrived(msg: object) -> None:
+        decode(msg)
+        sizes.append(len(msg.data))
         start = sent.pop((msg.header.stamp.sec, msg.header.stamp.nanosec), None)
         if start is not None:
             took.append(time.perf_counter() - start)
 
     publisher = node.create_publisher(Image, topic_out, qos_profile_sensor_data)
-    subscription = node.create_subscription(Image, topic_in, arrived, qos_profile_sensor_data)
+    subscription = node.create_subscription(kind, topic_in, arrived, qos_profile_sensor_data)
     end = time.perf_counter() + 90.0
     rng = np.random.default_rng(0)
     warm = 0
@@ -118,6 +132,7 @@ def round_trips(
         "sent": num_sent,
         "returned": measured,
         "returned_per_second": round(measured / seconds, 1),
+        "kilobytes": round(float(np.median(sizes)) / 1e3, 1),
     }
 
 
@@ -138,11 +153,21 @@ def measure_pipeline(
     """Camera image -> tracker -> renderer -> image, the avatar sent by the builder."""
     processes = supervisor.NodeProcesses()
     nodes = supervisor.telepresence_nodes(avatar=avatar, size=size, stereo=stereo)
+    video = {"encoding.video": "vp9"}
+    nodes[-1] = replace(nodes[-1], parameters={**nodes[-1].parameters, **video})
     try:
         for command in nodes[1:]:  # no camera: this process is the camera
             processes.start(command)
         back = "rendered/left/image_raw" if stereo else "rendered/image_raw"
         result = round_trips(node, picture, "camera/image_raw", back, rate_hz, seconds)
+        decoder = VideoDecoder("vp9")
+        for name, topic, decode in (
+            ("as_jpeg", f"{back}/compressed", image_from_compressed),
+            ("as_vp9", f"{back}/video", lambda msg: decoder.decode(bytes(msg.data))),
+        ):
+            result[name] = round_trips(
+                node, picture, "camera/image_raw", topic, rate_hz, seconds, CompressedImage, decode
+            )
         with moving_viewer(node) as stages:
             frames = count_frames(node, picture, back, rate_hz, min(seconds, 10.0))
         result["frames_per_second_with_moving_viewer"] = frames
