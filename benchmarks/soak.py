@@ -37,6 +37,7 @@ from std_srvs.srv import SetBool  # noqa: E402
 from avat3r_ros.capture.video import VideoWriter  # noqa: E402
 from avat3r_ros.charts import Span, timeline_picture  # noqa: E402
 from avat3r_ros.data.operator import SyntheticOperator  # noqa: E402
+from avat3r_ros.files import write_json  # noqa: E402
 from avat3r_ros.geometry import look_at_head  # noqa: E402
 from avat3r_ros.nodes import supervisor  # noqa: E402
 from avat3r_ros.nodes.conversions import msg_from_viewer_from_body  # noqa: E402
@@ -333,7 +334,8 @@ def main() -> None:
     report = {**judge(log, args.render_hz), "settings": vars(args), "machine": machine()}
     out = pathlib.Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "soak.json").write_text(json.dumps({**report, "log": vars(log)}, default=str) + "\n")
+    seen = {name: values for name, values in vars(log).items() if name != "frames"}
+    write_json(out / "soak.json", {**report, "log": seen})
     write_png(picture(log, report), out / "soak.png")
     print(json.dumps(report, indent=2))
     print(report["verdict"])

@@ -30,8 +30,8 @@ from avat3r_ros.nodes.qos import LATCHED
 from avat3r_ros.pictures import fit_square
 
 FPS = 30.0
-DRIVERS_KEPT = 30
-"""Camera images that wait for the rendered one with their stamp: a second at 30 Hz."""
+DRIVERS_KEPT = 15
+"""Camera images that wait for the rendered one with their stamp: half a second at 30 Hz."""
 
 Stamp = tuple[int, int]
 

@@ -380,14 +380,18 @@ class Renderer(AvatarRendererNode):
         return FakeAnimator(avatar)
 
 
-def test_of_two_phones_one_drives_until_it_is_silent(phone, graph, overrides):
+@pytest.fixture
+def renderer(graph, overrides):
     options = {"view__width": 32, "view__height": 32, "num_threads": 1}
-    renderer = graph.start(
+    made = graph.start(
         Renderer(**overrides(**options, presence__hold_after_s=0.2, presence__neutral_after_s=0.4))
     )
-    graph.publisher(type(msg_from_avatar(small_avatar(), _header())), "avatar", LATCHED).publish(
-        msg_from_avatar(small_avatar(), _header())
-    )
+    avatar = msg_from_avatar(small_avatar(), _header())
+    graph.publisher(type(avatar), "avatar", LATCHED).publish(avatar)
+    return made
+
+
+def test_of_two_phones_one_drives_until_it_is_silent(phone, graph, renderer):
     iphone = phone("live_link_face")
     frame = [0]
 
@@ -402,6 +406,18 @@ def test_of_two_phones_one_drives_until_it_is_silent(phone, graph, overrides):
     assert "ce_B" not in renderer._presence._source and renderer._presence._source
     graph.until(lambda: say("device-B") and renderer._presence._source.endswith("ce_B"), "B")
     graph.until(lambda: say("device-B") and _state(renderer) == RendererStatus.LIVE)
+
+
+def test_of_two_headsets_on_one_topic_one_drives(headset, graph, renderer):
+    graph.until(lambda: headset.send("a", JawDrop=0.5) or renderer._presence._source)
+    turns = iter(range(10_000))
+
+    def both():
+        headset.send("ab"[next(turns) % 2], JawDrop=0.5)
+        return "second source" in renderer.refusals.newest
+
+    graph.until(both)
+    assert renderer._presence._source == "face_weights_a"
 
 
 def _header():

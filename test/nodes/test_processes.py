@@ -117,6 +117,20 @@ def test_a_missing_parameter_file_is_named_before_anything_starts():
         supervisor.run_telepresence(args)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--driver", "face_weights"], "--avatar"),
+        (["--driver", "rosbag", "--avatar", "me.avat3r"], "--recording FILE"),
+        (["--driver", "osc", "--avatar", "me.avat3r", "--recording", "x"], "only with them"),
+        (["--recording", "x"], "only with them"),
+    ],
+)
+def test_arguments_that_do_not_fit_each_other_are_named(words, says):
+    with pytest.raises(ValueError, match=says):
+        supervisor.run_telepresence(cli.make_parser().parse_args(["telepresence", *words]))
+
+
 def test_a_namespace_moves_all_topics_and_keeps_the_parameters(graph, processes, face_video):
     moved = supervisor.NodeProcesses(namespace="robot1", output=io.StringIO())
     images = graph.listen(Image, "/robot1/camera/image_raw", sensor)
