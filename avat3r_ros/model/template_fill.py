@@ -64,8 +64,9 @@ FINE_SPACING, COARSE_SPACING = 1.25, 2.0
 LID_SPACING = 0.7
 """Spacing on unfolding lids, where no pixel helps and the eye behind must not show."""
 
-FILL_SIGMA = 0.62
-"""Standard deviation of a disc in spacings; most places have several neighbours."""
+FILL_SIGMA, BROAD_SIGMA = 0.62, 0.85
+"""Standard deviation of a disc in spacings, on fine surfaces and on broad ones, whose colours are
+smooth: the far side of the head must not shine through."""
 
 LID_SIGMA = 1.0
 """The same on unfolding lids: bright eyes shine through the smallest gap."""
@@ -86,8 +87,8 @@ BACKED_REGIONS, BACKED_FROM_OPENINGS_M = ("skin", "scalp", "neck"), 0.012
 """Where surfaces that pixels cover are backed, and how far from lips and lids: nearer than this a
 backing would show in an open mouth."""
 
-BACKING_SHARE, BACKING_SIGMA, BACKING_DEPTH_M = 2, 0.9, 0.002
-"""One point in so many backs the pixels; its size in spacings, and how deep it lies."""
+BACKING_SHARE, BACKING_DEPTH_M = 2, 0.002
+"""One point in so many backs the pixels, this deep under them."""
 
 COVER_REACH = 0.4
 """A pixel covers points out to this many spacings and half its own size. At 0.8 gaps stayed between
@@ -172,14 +173,15 @@ def fill_unseen_surfaces(
         lowest = torch.quantile(lent[:: max(1, len(lent) // 100_000), 1], 0.005)
         keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
     faces, weights, rows = faces[keep], weights[keep], rows[keep]
-    depth, backing = depth[keep], backing[keep]
+    depth = depth[keep]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
     normals = torch.nn.functional.normalize(
         torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1), dim=-1
     )
-    sigma = torch.where(folds[faces], LID_SIGMA, FILL_SIGMA)
-    sigma = torch.where(backing, BACKING_SIGMA, sigma) * spacing[faces]
+    size = torch.where(_is_fine(template), FILL_SIGMA, BROAD_SIGMA)
+    size[folds] = LID_SIGMA
+    sigma = size[faces] * spacing[faces]
     lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
     colors = fill_colors(
         placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights, teeth
