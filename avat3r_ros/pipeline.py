@@ -243,7 +243,9 @@ def build_avatar_from_images(
             raise BuildError(f"{names[0]}: {error}") from error
 
     step("mapping positions", 0.6)
-    views = harmonize_colors(position_prior(crops, template), template)
+    views = position_prior(crops, template)
+    if not (single and isinstance(lift, Lift)):  # which paints its views in the photo's own colours
+        views = harmonize_colors(views, template)
 
     feature_maps = None
     if features is not None:

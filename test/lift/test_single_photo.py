@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from avat3r_ros.animation import Animator
+from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
@@ -56,6 +57,16 @@ def test_the_head_has_no_holes(result, yaw_deg):
     inside = [alpha[i, r.min() + 2 : r.max() - 1] for i, r in enumerate(rows) if len(r) > 8]
     assert len(inside) > 60
     assert (torch.cat(inside) < 0.7).float().mean() < 0.01
+
+
+def test_the_photo_keeps_its_colours(result, picture):
+    whole = [np.ones(picture.shape[:2], np.float32)]
+    size = result.views.images.shape[-1]
+    crop = crop_heads([picture], whole, result.fit, HeadTemplate.load(), size).images[0]
+    own = (result.views.confidence[0, 0] > 0.5) & (result.views.masks[0, 0] > 0.999)
+    assert own.float().mean() > 0.1
+    change = (result.views.images[0] - crop).abs().amax(0)[own]
+    assert change.quantile(0.99) < 0.01, "brought to the guessed views: 0.2"
 
 
 def test_jaw_and_lids_move(result):
