@@ -1,5 +1,6 @@
 """Video files in and out: frames as RGB arrays with their time, and H.264 that plays everywhere."""
 
+import contextlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -143,14 +144,19 @@ class VideoWriter:
 
         Raises:
             ValueError: No frame was written; no file appears.
+            OSError: The disk is full; no file appears, and what was at its place stays.
         """
         if self._container is None:
             return self.path
         if self._count == 0:
             self.abort()
             raise ValueError(f"{self.path}: expected at least one frame, got none")
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+        except av.FFmpegError:
+            self.abort()
+            raise
         self._container = None
         os.replace(self._partial, self.path)
         return self.path
@@ -158,8 +164,10 @@ class VideoWriter:
     def abort(self) -> None:
         """Drop the unfinished file."""
         if self._container is not None:
-            self._container.close()
-            self._container = None
+            container, self._container = self._container, None
+            # Closing writes what is left, so it fails, too, where a full disk is the reason.
+            with contextlib.suppress(av.FFmpegError):
+                container.close()
             self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> "VideoWriter":

@@ -8,9 +8,7 @@ side by side. Filming begins with the first LIVE frame and keeps real time: wher
 the last one is shown again. It never disturbs the graph; what goes wrong ends the film alone.
 """
 
-import contextlib
 import os
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -65,20 +63,8 @@ class Film:
         say: Callable[[str], None],
     ) -> None:
         self._path, self._size, self._eyes, self._say = Path(path), size, eyes, say
-        if not self._path.parent.is_dir():
-            raise FileNotFoundError(f"{self._path.parent}: no such folder")
-        # Unfinished files lie in a folder of their own, which goes whatever happens to them.
-        self._folder = tempfile.TemporaryDirectory(
-            prefix=f".{self._path.stem}-", dir=self._path.parent, ignore_cleanup_errors=True
-        )
-        self._partial = Path(self._folder.name) / self._path.name
-        self._writer: VideoWriter | None = None
-        try:
-            width = size * (len(eyes) + camera)
-            self._writer = VideoWriter(self._partial, width, size, FPS)
-        finally:
-            if self._writer is None:
-                self._folder.cleanup()
+        width = size * (len(eyes) + camera)
+        self._writer: VideoWriter | None = VideoWriter(self._path, width, size, FPS)
         self._camera = camera
         self._lock = threading.Lock()
         self._live, self._begun_s, self._written = False, None, 0
@@ -119,12 +105,10 @@ class Film:
             return
         try:
             self._writer.close()
-            os.replace(self._partial, self._path)
         except (OSError, ValueError) as error:
             self._give_up(error)
             return
         self._writer = None
-        self._folder.cleanup()
         self._say(f"{self._path}: {self.seconds:.1f} s of film")
 
     def _on_driver(self, msg: Image) -> None:
@@ -183,7 +167,5 @@ class Film:
     def _give_up(self, why: object) -> None:
         """Leave nothing behind, and say why."""
         writer, self._writer = self._writer, None
-        with contextlib.suppress(OSError):  # it cannot be finished for the same reason
-            writer.abort()
-        self._folder.cleanup()
+        writer.abort()
         self._say(f"{self._path} was not filmed: {why}")
