@@ -167,9 +167,7 @@ class AvatarRendererNode(ManagedNode):
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     def _num_threads(self) -> int:
-        """Half of the cores; of two both, for the tracker rests while its code is drawn."""
-        cores = len(os.sched_getaffinity(0))
-        return self._config.num_threads or min(cores, max(2, cores // 2))
+        return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
     def activate(self) -> None:
         """Start the threads."""

@@ -31,7 +31,7 @@ class RendererConfig:
         driver_lease_s: Ask drivers to promise to be heard of in this time: one whose process dies
             is then noticed after it. The tracker promises 1 s; 0 takes any publisher.
         num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, for camera,
-            tracker and the other of the two need some as well, but no fewer than two.
+            tracker and the other of the two need some as well.
     """
 
     max_rate_hz: float = ranged(60.0, 1.0, 240.0)
