@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,6 @@ os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 import rclpy  # noqa: E402
 from avat3r.msg import RendererStatus  # noqa: E402
 from geometry_msgs.msg import PoseStamped  # noqa: E402
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.qos import qos_profile_sensor_data  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
@@ -45,6 +43,7 @@ from avat3r_ros.nodes.latency_session import SEED, operators_avatar  # noqa: E40
 from avat3r_ros.nodes.presence import State  # noqa: E402
 from avat3r_ros.nodes.qos import LATCHED  # noqa: E402
 from avat3r_ros.nodes.silence_session import STATE_COLORS  # noqa: E402
+from avat3r_ros.nodes.spinning import spinning  # noqa: E402
 from avat3r_ros.pictures import write_png  # noqa: E402
 
 WARM_UP_S, START_TIMEOUT_S = 120.0, 120.0
@@ -158,26 +157,15 @@ def running(nodes: list) -> Iterator[tuple[supervisor.NodeProcesses, Audience]]:
     """The graph with its audience."""
     supervisor.listen_as_nodes_do()
     rclpy.init()
-    audience, executor = Audience(), SingleThreadedExecutor()
-    executor.add_node(audience)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
+    audience = Audience()
     processes = supervisor.NodeProcesses()
-    try:
-        thread.start()
-        for node in nodes:
-            processes.start(node)
-        yield processes, audience
-    finally:
-        processes.stop()
-        rclpy.try_shutdown()
-        thread.join(timeout=2.0)
-        executor.shutdown(timeout_sec=1.0)
-        audience.destroy_node()
+    with spinning(audience):
+        try:
+            for node in nodes:
+                processes.start(node)
+            yield processes, audience
+        finally:
+            processes.stop()
 
 
 def wait_live(audience: Audience, check: Callable[[], None]) -> None:
@@ -194,17 +182,12 @@ def wait_live(audience: Audience, check: Callable[[], None]) -> None:
 def soak(nodes: list, seconds: float, every_s: float) -> Log:
     """Run the graph and watch it."""
     with running(nodes) as (processes, audience):
-
-        def check() -> None:
-            if ended := processes.ended():
-                raise RuntimeError(f"node {', '.join(ended)} died; its last words are above")
-
-        wait_live(audience, check)
+        wait_live(audience, processes.check)
         audience.begin()
         log, sampled_s, gone_s = audience.log, -SAMPLE_S, None
         while audience.now_s() < seconds:
             time.sleep(0.1)
-            check()
+            processes.check()
             now_s = audience.now_s()
             if now_s - sampled_s >= SAMPLE_S:
                 sampled_s = now_s

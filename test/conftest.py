@@ -1,6 +1,8 @@
 """Shared test set-up: run-time shape checks of the package's annotations, and few threads."""
 
 import os
+import resource
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -17,6 +19,18 @@ sys.modules["avat3r_typechecker"] = SimpleNamespace(
 )
 install_import_hook("avat3r_ros", "avat3r_typechecker.check").__enter__()
 
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(2)
+
+
+@pytest.fixture
+def full_disk():
+    """Files of this process cannot grow beyond 100 kB, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)

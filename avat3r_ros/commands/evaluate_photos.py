@@ -12,7 +12,7 @@ import argparse
 import pathlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -122,19 +122,23 @@ def score_targets(
 
 def _methods(views: ReferenceViews, avatar: Avatar) -> dict[str, Draw]:
     template = HeadTemplate.load()
-    by_nearest = [_one_view(views, view) for view in range(len(views.images))]
-    alone = [Animator(build_avatar(one)) for one in by_nearest]
-    meshes = [TexturedMesh(one, template) for one in by_nearest]
-    mesh = TexturedMesh(views, template)
 
-    def nearest(of_views: Sequence[Draw], code: Tensor, camera: Camera) -> Tensor:
-        return of_views[nearest_view(views, camera)](code, camera)
+    @cache
+    def on_mesh(view: int) -> Draw:
+        return TexturedMesh(_one_view(views, view), template).picture
+
+    @cache
+    def alone(view: int) -> Draw:
+        return partial(_drawn, Animator(build_avatar(_one_view(views, view))))
+
+    def nearest(of_view: Callable[[int], Draw], code: Tensor, camera: Camera) -> Tensor:
+        return of_view(nearest_view(views, camera))(code, camera)
 
     return {
         "avatar": partial(_drawn, Animator(avatar)),
-        "nearest photo on mesh": partial(nearest, [one.picture for one in meshes]),
-        "all photos on mesh": mesh.picture,
-        "nearest photo alone": partial(nearest, [partial(_drawn, one) for one in alone]),
+        "nearest photo on mesh": partial(nearest, on_mesh),
+        "all photos on mesh": TexturedMesh(views, template).picture,
+        "nearest photo alone": partial(nearest, alone),
     }
 
 

@@ -152,7 +152,7 @@ def restore_avatar(
         return Prefix(base, make_motion(base, identity, template, config), num_views), None
     network = _network(avatar, config, template, network).to(device).eval()
     tokens = still = None
-    if config.upsampler != "none":
+    if config.has_tokens:
         shape = (num_views * config.grid_size**2, config.width)
         tokens = _tensor(avatar, "tokens", shape).float().to(device)
     if config.evidence_features:

@@ -71,11 +71,9 @@ class ExpressionPath(nn.Module):
     def output_layers(self) -> list[nn.Linear]:
         """Return the layers that start at zero."""
         heads = list(self.upsampler.heads.values())
-        return heads + (list(self.basis_decoder.heads.values()) if self._has_basis else [])
-
-    @property
-    def _has_basis(self) -> bool:
-        return self.config.expression_basis > 0
+        if self.config.expression_basis:
+            heads += list(self.basis_decoder.heads.values())
+        return heads
 
     def prefix(
         self,
@@ -105,7 +103,7 @@ class ExpressionPath(nn.Module):
                 base.gaussians, base.num_pixels, base.reference_size / c.image_size
             )
             pixel_features = self.upsampler.from_pixels(known)
-            if self._has_basis:
+            if c.expression_basis:
                 of_basis = self.basis_decoder.from_pixels(known)
                 basis = self.basis_decoder(tokens[None], places, of_basis)[0]
         else:
@@ -113,7 +111,7 @@ class ExpressionPath(nn.Module):
             pixels = coarser_pixels(pixels, base.reference_size, c.image_size)
             # Patches need only tokens with a kept pixel; windows of "grm" need all of them.
             needed, slots = patch_slots(pixels, c.image_size, c.patch_size)
-            if self._has_basis:
+            if c.expression_basis:
                 basis = self.basis_decoder(tokens[None, needed], slots)[0]
             if c.upsampler == "linear":
                 tokens, views = tokens[needed], views[needed]

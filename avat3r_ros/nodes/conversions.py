@@ -25,6 +25,15 @@ from avat3r_ros.types import Avatar, Camera, FaceState, Gaussians
 HEAD_FROM_FACE = geometry.invert_pose(geometry.FACE_FROM_HEAD)
 
 
+Stamp = tuple[int, int]
+"""Seconds and nanoseconds: what belongs to one image bears exactly the same."""
+
+
+def stamp_of(msg: object) -> Stamp:
+    """Stamp of a message's header, to find what belongs together."""
+    return msg.header.stamp.sec, msg.header.stamp.nanosec
+
+
 def stamp_s_from_msg(stamp) -> float:
     """Seconds of a builtin_interfaces Time."""
     return stamp.sec + 1e-9 * stamp.nanosec

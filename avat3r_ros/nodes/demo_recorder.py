@@ -25,19 +25,21 @@ from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from avat3r_ros.nodes.conversions import (
+    Stamp,
     avatar_from_msg,
     face_from_expression,
     intrinsics_from_camera_info,
+    stamp_of,
     viewer_from_body_from_msg,
 )
 from avat3r_ros.nodes.images import image_from_msg
 from avat3r_ros.nodes.paths import node_environment
+from avat3r_ros.nodes.spinning import spinning
 from avat3r_ros.nodes.viewpoint import body_from_turned_head, head_turn
 from avat3r_ros.types import Avatar, Camera, FaceState
 
@@ -49,12 +51,6 @@ JPEG_QUALITY = 97
 
 PAIR_PERIOD_S = 0.1
 """Least time between kept pairs, to leave the cores to the graph."""
-
-Stamp = tuple[int, int]
-
-
-def _stamp(msg: object) -> Stamp:
-    return msg.header.stamp.sec, msg.header.stamp.nanosec
 
 
 def _seconds(stamp: Stamp) -> float:
@@ -113,17 +109,8 @@ def listening() -> Iterator["DemoRecorder"]:
     os.environ.update(node_environment())  # the DDS profile that lets large images through
     rclpy.init()
     recorder = DemoRecorder()
-    executor = SingleThreadedExecutor()
-    executor.add_node(recorder)
-    thread = threading.Thread(target=executor.spin, daemon=True)
-    thread.start()
-    try:
+    with spinning(recorder):
         yield recorder
-    finally:
-        executor.shutdown(timeout_sec=5.0)
-        thread.join(timeout=5.0)
-        recorder.destroy_node()
-        rclpy.try_shutdown()
 
 
 class DemoRecorder(Node):
@@ -254,7 +241,7 @@ class DemoRecorder(Node):
         return self.get_clock().now().nanoseconds * 1e-9 - _seconds(stamp)
 
     def _on_driver(self, msg: Image) -> None:
-        stamp = _stamp(msg)
+        stamp = stamp_of(msg)
         if self.keep_drivers:
             self.kept.drivers[_seconds(stamp)] = encode(image_from_msg(msg))
         if self.recording:
@@ -264,13 +251,13 @@ class DemoRecorder(Node):
 
     def _on_expression(self, msg: Expression) -> None:
         if self.recording and msg.detected:
-            stamp = _stamp(msg)
+            stamp = stamp_of(msg)
             self.kept.latencies_s["tracked"].append(self._late_s(stamp))
             self.kept.faces[stamp] = face_from_expression(msg)
 
     def _on_truth(self, msg: Expression) -> None:
         if self.recording:
-            self.kept.truths[_stamp(msg)] = face_from_expression(msg).code
+            self.kept.truths[stamp_of(msg)] = face_from_expression(msg).code
 
     def _on_avatar(self, msg: AvatarMsg) -> None:
         self.avatar = avatar_from_msg(msg)
@@ -297,7 +284,7 @@ class DemoRecorder(Node):
             return
         now_s = self.get_clock().now().nanoseconds * 1e-9
         self.kept.rendered.append(now_s)
-        stamp = _stamp(msg)
+        stamp = stamp_of(msg)
         if stamp == self._shown:
             return
         self._shown = stamp

@@ -125,13 +125,8 @@ def run_demo(folder: pathlib.Path, *, smoke: bool = False) -> int:
 def record(drive_s: float) -> tuple[Recording, Avatar, DemoRecorder]:
     """Start the graph as processes, let the operator perform, and stop everything again."""
     with graph() as processes, listening() as recorder:
-
-        def check() -> None:
-            if ended := processes.ended():
-                raise RuntimeError(f"node {', '.join(ended)} died; its last words are above")
-
         with recorder.timed("start"):
-            recorder.wait_for("all nodes", recorder.graph_ready, START_TIMEOUT_S, check)
+            recorder.wait_for("all nodes", recorder.graph_ready, START_TIMEOUT_S, processes.check)
         recorder.keep_drivers = True
         result = recorder.request_build()
         recorder.activate_camera()
@@ -143,14 +138,16 @@ def record(drive_s: float) -> tuple[Recording, Avatar, DemoRecorder]:
                 bar.update(round(100 * recorder.progress) - bar.n)
                 return result.done()
 
-            recorder.wait_for("the avatar", built, BUILD_TIMEOUT_S, check)
+            recorder.wait_for("the avatar", built, BUILD_TIMEOUT_S, processes.check)
         recorder.check_build(result)
-        recorder.wait_for("the avatar message", recorder.avatar_arrived.is_set, 10.0, check)
+        recorder.wait_for(
+            "the avatar message", recorder.avatar_arrived.is_set, 10.0, processes.check
+        )
         recorder.keep_drivers = False
         recorder.recording = True
         for _ in tqdm(range(int(drive_s)), desc="driving", unit="s"):
             time.sleep(1.0)
-            check()
+            processes.check()
         recorder.recording = False
         return recorder.kept, recorder.avatar, recorder
 

@@ -23,6 +23,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 from avat3r_ros.capture.video import VideoWriter
+from avat3r_ros.nodes.conversions import Stamp, stamp_of
 from avat3r_ros.nodes.images import image_from_msg
 from avat3r_ros.nodes.qos import LATCHED
 from avat3r_ros.pictures import fit_square
@@ -30,12 +31,6 @@ from avat3r_ros.pictures import fit_square
 FPS = 30.0
 DRIVERS_KEPT = 15
 """Camera images that wait for the rendered one with their stamp: half a second at 30 Hz."""
-
-Stamp = tuple[int, int]
-
-
-def _stamp(msg: Image) -> Stamp:
-    return msg.header.stamp.sec, msg.header.stamp.nanosec
 
 
 class Film:
@@ -113,7 +108,7 @@ class Film:
 
     def _on_driver(self, msg: Image) -> None:
         with self._lock:
-            self._drivers[_stamp(msg)] = msg
+            self._drivers[stamp_of(msg)] = msg
             while len(self._drivers) > DRIVERS_KEPT:
                 self._drivers.popitem(last=False)
 
@@ -139,7 +134,7 @@ class Film:
                 return
             pictures = rendered
             if self._camera:
-                driver = self._drivers.get(_stamp(rendered[0]))
+                driver = self._drivers.get(stamp_of(rendered[0]))
                 if driver is None and self._drivers:  # nobody drives now: who is there?
                     driver = next(reversed(self._drivers.values()))
                 pictures = [driver, *rendered]

@@ -12,7 +12,6 @@ Exposure of a real camera and scan-out of a real display are not in it.
 import pathlib
 import platform
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +20,6 @@ import cv2
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -33,6 +31,7 @@ from avat3r_ros.nodes.conversions import stamp_s_from_msg
 from avat3r_ros.nodes.flashing import changes_between, is_open, settled
 from avat3r_ros.nodes.frame_times import MAX_SANE_S, FrameTimes, frame_times_from_msg
 from avat3r_ros.nodes.images import image_from_msg
+from avat3r_ros.nodes.spinning import spinning
 from avat3r_ros.nodes.supervisor import (
     NodeProcesses,
     in_one_process,
@@ -248,27 +247,12 @@ def _watch(
     listen_as_nodes_do()
     rclpy.init()
     display = Display()
-    executor = SingleThreadedExecutor()
-    executor.add_node(display)
 
-    def spin() -> None:
-        try:
-            executor.spin()
-        except ExternalShutdownException:
-            return
-
-    thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-
-    def check() -> None:
-        if ended := processes.ended():
-            raise RuntimeError(f"node {', '.join(ended)} died; its last words are above")
-
-    try:
+    with spinning(display):
         say("starting the graph ...")
         end_s = time.monotonic() + START_TIMEOUT_S
         while len(display.times) < 30:
-            check()
+            processes.check()
             if time.monotonic() > end_s:
                 raise RuntimeError(f"no driven frames were displayed within {START_TIMEOUT_S:g} s")
             time.sleep(0.1)
@@ -277,14 +261,9 @@ def _watch(
         display.times.clear()
         end_s = time.monotonic() + seconds
         while time.monotonic() < end_s:
-            check()
+            processes.check()
             time.sleep(0.2)
         return list(display.frames), list(display.times)
-    finally:
-        rclpy.try_shutdown()
-        thread.join(timeout=2.0)
-        executor.shutdown(timeout_sec=1.0)
-        display.destroy_node()
 
 
 def _stamp_ages(frames: list[Displayed]) -> list[float]:

@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 from avat3r_ros.nodes.diagnostics import Refusals, StageTimes, diagnostic_array
 from avat3r_ros.nodes.hand_over import NOTHING, HandOver
 from avat3r_ros.nodes.parameters import declare_parameters, read_parameters
+from avat3r_ros.nodes.spinning import spin_quietly
 
 EXPECTED_ERRORS = (ValueError, OSError, RuntimeError)
 """What the core raises for bad input or a missing part; its message is meant for the user."""
@@ -281,7 +282,7 @@ def run(node_class: type[ManagedNode], args: list[str] | None = None, executor=N
         spinner.add_node(node)
         if not node.autostart():
             return 1
-        spinner.spin()
+        spin_quietly(spinner)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except ParameterException as error:

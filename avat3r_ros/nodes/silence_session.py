@@ -12,7 +12,6 @@ import io
 import pathlib
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,6 @@ import cv2
 import numpy as np
 import rclpy
 from avat3r.msg import Avatar, RendererStatus
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -34,6 +32,7 @@ from avat3r_ros.nodes.conversions import msg_from_avatar, stamp_s_from_msg
 from avat3r_ros.nodes.images import image_from_msg, msg_from_image
 from avat3r_ros.nodes.presence import PresenceConfig, State
 from avat3r_ros.nodes.qos import LATCHED
+from avat3r_ros.nodes.spinning import spinning
 from avat3r_ros.nodes.supervisor import NodeProcesses, listen_as_nodes_do, telepresence_nodes
 from avat3r_ros.pictures import write_png
 
@@ -305,34 +304,22 @@ def silence_session(
     """
     listen_as_nodes_do()
     rclpy.init()
-    executor = SingleThreadedExecutor()
     node = OperatorAndAudience(face, avatar)
-    executor.add_node(node)
-
-    def spin() -> None:
-        with contextlib.suppress(ExternalShutdownException):
-            executor.spin()
-
-    thread = threading.Thread(target=spin, daemon=True)
     processes = NodeProcesses(output=output)
     camera, tracker, _, renderer = telepresence_nodes(size=SIZE)
     times = {f"presence.{name}": value for name, value in vars(presence).items()}
     renderer = replace(renderer, parameters={**renderer.parameters, **times})
-    try:
-        thread.start()
-        for command in (tracker, renderer):
-            processes.start(command)
-        session = SilenceSession(processes, node, face, presence, tracker, camera)
-        session.wait_live(START_TIMEOUT_S)
-        yield session, node
-    finally:
-        with contextlib.suppress(KeyError, ProcessLookupError):
-            processes.process("expression_tracker").send_signal(signal.SIGCONT)
-        processes.stop()
-        rclpy.try_shutdown()
-        thread.join(timeout=2.0)
-        executor.shutdown(timeout_sec=1.0)
-        node.destroy_node()
+    with spinning(node):
+        try:
+            for command in (tracker, renderer):
+                processes.start(command)
+            session = SilenceSession(processes, node, face, presence, tracker, camera)
+            session.wait_live(START_TIMEOUT_S)
+            yield session, node
+        finally:
+            with contextlib.suppress(KeyError, ProcessLookupError):
+                processes.process("expression_tracker").send_signal(signal.SIGCONT)
+            processes.stop()
 
 
 def write_results(

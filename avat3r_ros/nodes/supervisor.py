@@ -23,7 +23,7 @@ import yaml
 from avat3r_ros.nodes.driver_config import PLAYED
 from avat3r_ros.nodes.film import Film
 from avat3r_ros.nodes.paths import executable, node_environment, share_file
-from avat3r_ros.nodes.side_node import side_node
+from avat3r_ros.nodes.spinning import side_node
 from avat3r_ros.nodes.status_line import GraphWatch
 
 STOP_STEPS = ((signal.SIGINT, 6.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 2.0))
@@ -184,6 +184,11 @@ class NodeProcesses:
         """Exit status of each node that has ended; negative is the signal that killed it."""
         statuses = {name: process.poll() for name, process in self._processes.items()}
         return {name: status for name, status in statuses.items() if status is not None}
+
+    def check(self) -> None:
+        """Raise RuntimeError if a node has ended."""
+        if ended := self.ended():
+            raise RuntimeError(f"node {', '.join(ended)} died; its last words are above")
 
     def stop(self) -> None:
         """End all nodes, politely first; returns when none is left."""

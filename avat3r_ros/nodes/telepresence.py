@@ -17,12 +17,10 @@ import rclpy
 import torch
 from rclpy.exceptions import ParameterException
 from rclpy.executors import (
-    Executor,
     ExternalShutdownException,
     MultiThreadedExecutor,
     SingleThreadedExecutor,
 )
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import remove_ros_args
 
 from avat3r_ros.nodes.avatar_builder import AvatarBuilderNode
@@ -32,6 +30,7 @@ from avat3r_ros.nodes.expression_driver import ExpressionDriverNode
 from avat3r_ros.nodes.expression_tracker import ExpressionTrackerNode
 from avat3r_ros.nodes.hand_over import HandOver
 from avat3r_ros.nodes.managed import ManagedNode
+from avat3r_ros.nodes.spinning import spin_quietly
 
 CAMERA = "camera"
 """The driver that is seen by camera and tracker."""
@@ -87,22 +86,11 @@ def _spin(nodes: list[ManagedNode]) -> int:
         (patient if isinstance(node, AvatarBuilderNode) else live).add_node(node)
     if not all(node.autostart() for node in nodes):
         return 1
-    thread = threading.Thread(target=_spin_quietly, args=(patient,), daemon=True)
+    thread = threading.Thread(target=spin_quietly, args=(patient,), daemon=True)
     thread.start()
     try:
-        live.spin()
+        spin_quietly(live)
     finally:
         patient.shutdown(timeout_sec=1.0)
         thread.join(timeout=2.0)
     return int(any(node.failed for node in nodes))
-
-
-def _spin_quietly(executor: Executor) -> None:
-    try:
-        executor.spin()
-    except ExternalShutdownException:
-        return
-    except rclpy_implementation.RCLError:
-        # A signal may end the context after the executor has looked at it and before it waits.
-        if rclpy.ok():
-            raise

@@ -1,8 +1,5 @@
 """Videos are written whole or not at all, and read back upright with their times."""
 
-import resource
-import signal
-
 import av
 import numpy as np
 import pytest
@@ -130,17 +127,6 @@ def test_reader_names_what_is_wrong(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match="a.mp4: "):
         list(iter_frames(path))
-
-
-@pytest.fixture
-def full_disk():
-    """Files of this process cannot grow beyond 20 kB, as on a disk that is full then."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_the_last_film_and_nothing_else(tmp_path, full_disk):

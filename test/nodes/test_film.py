@@ -1,8 +1,6 @@
 """Film: pairs by stamp, real time, and what a full disk leaves behind."""
 
 import pathlib
-import resource
-import signal
 import time
 
 import numpy as np
@@ -102,17 +100,6 @@ def test_a_broken_image_is_grey_and_the_film_goes_on(graph, tmp_path):
     filmed.film.close()
     driver, drawn = halves(path)[-1]
     assert abs(driver - 128) < 6 and abs(drawn - 200) < 6
-
-
-@pytest.fixture
-def full_disk():
-    """Files of this process cannot grow beyond 100 kB, as on a disk that is full then."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_ends_the_film_with_one_message_and_leaves_nothing(graph, tmp_path, full_disk):
