@@ -189,6 +189,7 @@ class SilenceSession:
             RuntimeError: The renderer does not come (back) to LIVE.
         """
         node = self._node
+        self.wait_live(RETURN_TIMEOUT_S)
         scenario = self.scenarios()[name]()
         with contextlib.closing(scenario):
             next(scenario, None)

@@ -65,8 +65,11 @@ class Graph:
         while time.monotonic() < end:
             self.executor.spin_once(timeout_sec=0.01)
 
-    def until(self, condition, message="condition never came true", timeout_s=8.0):
-        """Spin until the condition holds; fail after the timeout."""
+    def until(self, condition, message="condition never came true", timeout_s=60.0):
+        """Spin until the condition holds; fail after the timeout.
+
+        It is long because machines stand still at times; a test that passes never waits for it.
+        """
         end = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end, message

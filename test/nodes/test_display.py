@@ -93,7 +93,7 @@ class Stage:
         scene = self.node._display.scene
         return scene.gaussians is not None and scene.veil == 0 and self.statuses
 
-    def look_until(self, condition, timeout_s=20.0):
+    def look_until(self, condition, timeout_s=60.0):
         """A viewer who moves until something has happened."""
         start_s = time.monotonic()
         while not condition():
@@ -188,7 +188,7 @@ def test_reprojection_can_be_switched_off(stage):
 def test_resolution_goes_down_to_hold_the_rate_and_what_is_published_stays_right(stage, graph):
     scene = stage(full_s=0.12, quality__target_hz=20.0, quality__reproject="off")
     infos = graph.listen(CameraInfo, "camera_info", sensor)
-    graph.until(lambda: scene.statuses[-1].render_scale < 0.7, timeout_s=15.0)
+    graph.until(lambda: scene.statuses[-1].render_scale < 0.7)
     scene.frames.clear()
     scene.poses.clear()
     graph.until(lambda: len(scene.pairs()) > 2 and infos)
@@ -202,9 +202,10 @@ def test_resolution_goes_down_to_hold_the_rate_and_what_is_published_stays_right
     assert infos[-1].k[0] == pytest.approx(focal, rel=1e-5)
 
 
+@pytest.mark.realtime
 def test_a_camera_faster_than_the_renderer_never_makes_it_late(stage, graph):
     """Codes come 60 times a second, frames take 0.1 s: each frame shows the newest code."""
-    calm = {"presence__hold_after_s": 5.0, "presence__neutral_after_s": 6.0}
+    calm = {"presence__hold_after_s": 10.0, "presence__neutral_after_s": 60.0}
     scene = stage(full_s=0.1, quality__min_scale=1.0, **calm)
     codes = graph.publisher(Expression, "expression", sensor)
     ages_s, stamps = [], []
@@ -232,13 +233,18 @@ def test_a_camera_faster_than_the_renderer_never_makes_it_late(stage, graph):
 def test_transparent_frames_carry_straight_alpha_and_depth_of_the_same_moment(stage, graph):
     scene = stage(background_mode="transparent", output__depth=True)
     depths = graph.listen(Image, "depth/image_raw", sensor)
-    scene.frames.clear()
     stamps = lambda got: {(m.header.stamp.sec, m.header.stamp.nanosec) for m in got}  # noqa: E731
+
+    def newest():
+        assert scene.frames[-1].encoding == "rgba8"
+        return np.frombuffer(scene.frames[-1].data, np.uint8).reshape(HEIGHT, WIDTH, 4)
+
+    def unveiled():
+        return scene.frames and (newest()[0, 0] == 0).all() and newest()[..., 3].max() > 240
+
+    graph.until(unveiled, "a frame without the placeholder's veil")
     graph.until(lambda: stamps(scene.frames) & stamps(depths) & stamps(scene.poses))
-    frame = scene.frames[-1]
-    assert frame.encoding == "rgba8"
-    pixels = np.frombuffer(frame.data, np.uint8).reshape(HEIGHT, WIDTH, 4)
-    assert (pixels[0, 0] == 0).all() and pixels[..., 3].max() > 240
+    pixels = newest()
     faint = (pixels[..., 3] > 40) & (pixels[..., 3] < 120)
     assert faint.any() and (pixels[faint, 0] > 240).all(), "red is not darkened by alpha"
     metres = depth_from_msg(depths[-1])
@@ -264,7 +270,7 @@ def test_a_passthrough_picture_is_shown_behind_until_it_is_old(stage, graph):
 
 
 def test_the_drivers_head_turns_the_avatar_only_so_far(stage, graph):
-    calm = {"presence__hold_after_s": 5.0, "presence__neutral_after_s": 6.0}
+    calm = {"presence__hold_after_s": 10.0, "presence__neutral_after_s": 60.0}
     scene = stage(head_max_turn_deg=10.0, **calm)
     turn = geometry.pose_from_twist(np.array([0, 0.8, 0, 0, 0, 0.0]))[:3, :3]
     header = Header(frame_id="cam")

@@ -65,6 +65,7 @@ def test_a_face_that_does_not_follow_is_said_so():
         progress_of_change(frames)
 
 
+@pytest.mark.realtime
 def test_latency_of_the_real_graph(tmp_path, small_face_avatar):
     """As a user runs it, on a small picture and for a short time."""
     from avat3r_ros.nodes.latency_session import run_latency

@@ -40,9 +40,9 @@ QUICK = {
     "presence__placeholder_after_s": 1.8,
 }
 CALM = {
-    "presence__hold_after_s": 5.0,
-    "presence__neutral_after_s": 6.0,
-    "presence__placeholder_after_s": 7.0,
+    "presence__hold_after_s": 10.0,
+    "presence__neutral_after_s": 60.0,
+    "presence__placeholder_after_s": 600.0,
 }
 
 
@@ -80,11 +80,13 @@ class Stage:
         return msg
 
     def frame_with(self, stamp):
-        """The newest frame with this stamp."""
-        self.graph.until(
-            lambda: any(f.header.stamp == stamp for f in self.frames), f"no frame with {stamp}"
-        )
-        self.graph.spin(0.1)  # the face has eased to its expression
+        """The newest frame with this stamp, when the face has eased to its expression."""
+
+        def still():
+            pictures = [bytes(f.data) for f in self.frames if f.header.stamp == stamp]
+            return len(pictures) > 3 and len(set(pictures[-3:])) == 1
+
+        self.graph.until(still, f"no picture at rest with {stamp}")
         return [f for f in self.frames if f.header.stamp == stamp][-1]
 
     def state(self):
@@ -136,12 +138,13 @@ def test_the_code_changes_the_picture(stage, graph):
     assert opened[..., 1].max() > 200 and opened[..., 0].max() == 0
 
 
+@pytest.mark.realtime
 def test_silence_holds_then_eases_to_neutral_then_shows_the_placeholder(stage, graph):
     scene = stage(**QUICK)
     scene.send_avatar(small_avatar())
     graph.until(lambda: scene.node._animator is not None)
     scene.send(jaw_open=1.0)
-    graph.until(lambda: scene.state() == RendererStatus.HOLD)
+    graph.until(lambda: any(s.state == RendererStatus.HOLD for s in scene.statuses))
     graph.until(lambda: scene.state() == RendererStatus.PLACEHOLDER)
     seen = [s.state for s in scene.statuses]
     states = seen[seen.index(RendererStatus.HOLD) :]
@@ -159,11 +162,13 @@ def test_nobody_in_the_image_counts_as_silence(stage, graph):
     graph.until(lambda: scene.node._animator is not None)
     scene.send(jaw_open=1.0)
     graph.until(lambda: scene.node._presence.at(time.monotonic()).code is not None)
-    end = time.monotonic() + 3.0
-    while scene.state() != RendererStatus.NEUTRAL and time.monotonic() < end:
+
+    def nobody_came():
         scene.send(face={"detected": False})
         graph.spin(0.03)
-    assert scene.state() == RendererStatus.NEUTRAL
+        return scene.state() == RendererStatus.NEUTRAL
+
+    graph.until(nobody_came)
     assert scene.node.refusals.total == 0
 
 
@@ -267,6 +272,7 @@ def test_the_viewer_pose_moves_the_picture(stage, graph):
     np.testing.assert_array_equal(image_from_msg(scene.frames[-1]), moved, "the last good one")
 
 
+@pytest.mark.realtime
 @pytest.mark.parametrize("predict", [True, False])
 def test_the_viewer_is_predicted_to_the_time_of_display(stage, graph, predict):
     speed_m_s, delay_s = 0.4, 0.1
@@ -365,7 +371,8 @@ def test_stereo_depth_compressed_and_points(stage, graph):
     assert column[0] > column[1] + 3, "near things lie farther right in the left eye"
     assert left_image[0, 0, 2] == 255, "the background"
     assert right_info[-1].p[3] < 0
-    graph.until(lambda: (image_from_compressed(jpeg[-1])[..., 0] > 150).any())
+    # Two blobs of a few pixels at half the colour resolution: red on blue, but dull.
+    graph.until(lambda: (image_from_compressed(jpeg[-1])[..., 0] > 100).any())
     metres = depth_from_msg(depth[-1])
     assert np.isnan(metres[0, 0]) and 0.4 < np.nanmedian(metres) < 0.6
     assert points[-1].width == 2 and not scene.frames

@@ -171,7 +171,7 @@ def test_the_real_tracker_sees_a_real_face(graph):
     graph.until(lambda: node._publisher.get_subscription_count() == 1)
     portrait = np.ascontiguousarray(data.astronaut())
     images.publish(msg_from_image(portrait[..., ::-1].copy(), "bgr8", Header()))
-    graph.until(lambda: expressions, "the real tracker gave no answer", timeout_s=30.0)
+    graph.until(lambda: expressions, "the real tracker gave no answer")
     assert expressions[0].detected and expressions[0].confidence > 0.9
     smile = expressions[0].values[ARKIT_INDEX["mouthSmileLeft"]]
     assert smile > 0.5, "she smiles"

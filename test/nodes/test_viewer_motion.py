@@ -36,7 +36,7 @@ def feed(motion, path, seconds=0.2, start_s=START_S, offset_s=0.0, delay_s=0.0, 
     return times[-1]
 
 
-def errors(config, lead_s=0.035, seconds=10.0, noise_m=0.0003, noise_rad=0.001):
+def errors(config, lead_s=0.035, seconds=5.0, noise_m=0.0003, noise_rad=0.001):
     """RMS distance (m) and angle (rad) from the truth, `lead_s` after each noisy pose."""
     motion, rng, found = ViewerMotion(config), np.random.default_rng(0), []
     for time_s in START_S + np.arange(int(seconds * RATE_HZ)) / RATE_HZ:
