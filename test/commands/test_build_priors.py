@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from avat3r_ros.animation import CompileConfig, is_compiled
 from avat3r_ros.avatar_file import load_avatar
 from avat3r_ros.cli import main
 from avat3r_ros.data.operator import SyntheticOperator
@@ -28,7 +29,7 @@ def workplace(tmp_path_factory):
     encoder = torch.nn.Conv2d(3, CHANNELS, 16, 16)
     torch.jit.trace(encoder, torch.zeros(1, 3, 64, 64)).save(folder / "sapiens.pt2")
     config = dataclasses.replace(
-        preset("mini"), name="described", use_features=True, feature_channels=CHANNELS
+        preset("debug"), name="described", use_features=True, feature_channels=CHANNELS
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -43,7 +44,9 @@ def build(folder, *options):
     return main(["build", *photos, "-o", str(folder / "me.avat3r"), *map(str, options)])
 
 
-def test_features_reach_the_network_and_their_licence_the_user(workplace, capsys):
+def test_features_reach_the_network_and_their_licence_the_user(workplace, capsys, monkeypatch):
+    brief = CompileConfig(num_codes=54, prune_below_px=0.0, num_test_codes=1, num_test_pairs=1)
+    monkeypatch.setattr("avat3r_ros.pipeline.quick", lambda: brief)
     options = ("--features", "sapiens", "--features-weights", workplace / "sapiens.pt2")
     assert build(workplace, "--preset", workplace / "network", *options) == 0
     assert "CC BY-NC 4.0" in capsys.readouterr().out
@@ -53,6 +56,7 @@ def test_features_reach_the_network_and_their_licence_the_user(workplace, capsys
     assert avatar.config["network"]["feature_channels"] == CHANNELS
     # The tokens hold what the features said, so an animator needs neither photos nor encoder.
     assert "tokens" in avatar.tensors
+    assert is_compiled(avatar), "a build compiles unless it is told not to"
 
 
 @pytest.mark.parametrize(
