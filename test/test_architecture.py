@@ -78,7 +78,10 @@ def test_every_room_of_the_table_exists():
 
 
 def test_core_imports_without_ros_mediapipe_and_gsplat():
-    """Every ROS-free module imports in a process where the heavy outsiders are blocked."""
+    """Every ROS-free module imports in a process where the heavy outsiders are blocked.
+
+    Importing loads no native library, and the CPU draws without gsplat.
+    """
     modules = sorted(
         ".".join(("avat3r_ros", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
             ".__init__"
@@ -92,6 +95,11 @@ def test_core_imports_without_ros_mediapipe_and_gsplat():
         "    sys.modules[name] = None\n"
         f"for name in {modules!r}:\n"
         "    importlib.import_module(name)\n"
+        "import torch\n"
+        "from avat3r_ros import native, rendering\n"
+        "assert native.library.cache_info().currsize == 0, 'a library was loaded'\n"
+        "rendering.rasterization(torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1, 3),\n"
+        "    torch.ones(1), torch.ones(1, 3), torch.eye(4)[None], torch.eye(3)[None], 8, 8)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT.parent

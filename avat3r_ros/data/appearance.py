@@ -67,7 +67,9 @@ class TemplateSurface:
         eye_centers: Centres of the left and right eyeball on the mean head, metres.
         noise: Fine noise at the texels.
         tree: Nearest-texel search over `points`.
-        lash_roots: Nearest-point searches over the roots of the upper and the lower lashes.
+        lids: Texels of the lids and around the eyeballs.
+        to_lashes: Distance of each of them from the nearest root of the upper and of the lower
+            lashes, metres.
         brow_line: Coefficients of the brow's height over |x|, lowest power first.
     """
 
@@ -80,7 +82,8 @@ class TemplateSurface:
     eye_centers: np.ndarray
     noise: NoiseBank
     tree: cKDTree
-    lash_roots: tuple[cKDTree, cKDTree]
+    lids: np.ndarray
+    to_lashes: tuple[np.ndarray, np.ndarray]
     brow_line: np.ndarray
 
     def smooth_noise(self, wavelength_m: float, rng: np.random.Generator) -> np.ndarray:
@@ -111,6 +114,9 @@ def template_surface(template: HeadTemplate) -> TemplateSurface:
         eye = vertices[np.unique(triangles[region_of == REGIONS.index(name)])]
         centers.append((eye.min(0) + eye.max(0)) / 2)
     brows = vertices[np.unique(triangles[region_of == REGIONS.index("brows")])]
+    around = np.maximum(soft["lid_left"], soft["lid_right"]) + soft["eye_sockets"]
+    lids = np.flatnonzero(around > 0.05)
+    upper, lower = _lash_roots(vertices, triangles, region_of)
     return TemplateSurface(
         grid=grid,
         triangles=triangles,
@@ -121,7 +127,8 @@ def template_surface(template: HeadTemplate) -> TemplateSurface:
         eye_centers=np.array(centers),
         noise=NoiseBank(points, (_PORE_M, _BLOTCH_M), fields=3),
         tree=cKDTree(points),
-        lash_roots=_lash_roots(vertices, triangles, region_of),
+        lids=lids,
+        to_lashes=(upper.query(points[lids])[0], lower.query(points[lids])[0]),
         brow_line=np.polynomial.polynomial.polyfit(np.abs(brows[:, 0]), brows[:, 1], 2),
     )
 
@@ -199,8 +206,10 @@ def _hair_color(rng: np.random.Generator, tone: float) -> np.ndarray:
 
 def _blob(points: np.ndarray, center: tuple[float, float, float], radius_m: float) -> np.ndarray:
     """Gaussian bump mirrored to both sides of the face."""
-    mirrored = np.stack([np.abs(points[:, 0]), points[:, 1], points[:, 2]], -1)
-    squared = ((mirrored - np.array(center, np.float32)) ** 2).sum(-1)
+    x, y, z = np.array(center, np.float32)
+    squared = (np.abs(points[:, 0]) - x) ** 2
+    squared += (points[:, 1] - y) ** 2
+    squared += (points[:, 2] - z) ** 2
     return np.exp(-squared / (2 * radius_m**2))
 
 
@@ -211,7 +220,9 @@ def _step(value: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) 
 
 
 def _mix(albedo: np.ndarray, color: np.ndarray, amount: np.ndarray) -> None:
-    albedo += (np.asarray(color, np.float32) - albedo) * amount[:, None].astype(np.float32)
+    rows = np.flatnonzero(amount)  # a few percent, mostly
+    share = amount[rows, None].astype(np.float32)
+    albedo[rows] += (np.asarray(color, np.float32) - albedo[rows]) * share
 
 
 def _skin(
@@ -358,15 +369,12 @@ def _paint_lids(
     regions = surface.regions
     _mix(albedo, np.array([0.010, 0.008, 0.007]), _step(regions["eyelashes"], 0.5, 0.9))
     _mix(albedo, np.array([0.22, 0.09, 0.08]), 0.9 * _step(regions["eye_sockets"], 0.3, 0.9))
-    lids = np.maximum(regions["lid_left"], regions["lid_right"])
-    rows = np.flatnonzero(lids + regions["eye_sockets"] > 0.05)
-    upper = surface.lash_roots[0].query(surface.points[rows])[0]
-    lower = surface.lash_roots[1].query(surface.points[rows])[0]
+    upper, lower = surface.to_lashes
     reach = rng.uniform(0.0011, 0.0018)
     line = rng.uniform(0.8, 0.97) * _step(upper, 1.3 * reach, 0.75 * reach)
     line = np.maximum(line, rng.uniform(0.1, 0.5) * _step(lower, 1.1 * reach, 0.6 * reach))
     painted = np.zeros(len(albedo), np.float32)
-    painted[rows] = line
+    painted[surface.lids] = line
     _mix(albedo, 0.3 * hair, painted)
 
 

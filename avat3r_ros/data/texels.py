@@ -70,10 +70,11 @@ class TexelGrid:
         """Per-vertex values at every texel."""
         values = np.ascontiguousarray(vertex_values, np.float32)
         weights = self.barycentrics.reshape(-1, 3, *[1] * (values.ndim - 1))
-        corners = triangles[self.triangle_ids]
-        total = values[corners[:, 0]] * weights[:, 0]
-        total += values[corners[:, 1]] * weights[:, 1]
-        total += values[corners[:, 2]] * weights[:, 2]
+        # By triangle first: texels of one triangle follow one another in memory.
+        corners = [values[triangles[:, k]] for k in range(3)]
+        total = corners[0][self.triangle_ids] * weights[:, 0]
+        total += corners[1][self.triangle_ids] * weights[:, 1]
+        total += corners[2][self.triangle_ids] * weights[:, 2]
         return total
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -483,18 +482,6 @@ def test_gsplat_is_called_with_our_conventions(make_scene, monkeypatch):
     assert (width, height) == (WIDTH, HEIGHT)
     assert options["near_plane"] == 0.02 and options["far_plane"] == 9 and options["eps2d"] == 0.1
     assert options["render_mode"] == "ED" and options["backgrounds"] is None
-
-
-def test_importing_loads_no_library_and_the_cpu_needs_no_gsplat():
-    code = (
-        "import sys; sys.modules['gsplat'] = None\n"
-        "import torch\n"
-        "from avat3r_ros import native, rendering\n"
-        "assert native.library.cache_info().currsize == 0\n"
-        "rendering.rasterization(torch.zeros(1, 3), torch.ones(1, 4), torch.ones(1, 3),\n"
-        "    torch.ones(1), torch.ones(1, 3), torch.eye(4)[None], torch.eye(3)[None], 8, 8)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_rendering_survives_fork(make_scene):
