@@ -31,15 +31,6 @@ CONFIG = TrainingConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors are tiny here; threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def crowd(monkeypatch, small_person):
     """Everybody is the one small person; who would have been made is noted."""
