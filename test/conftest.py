@@ -1,6 +1,7 @@
 """Shared test set-up: run-time shape checks of the package's annotations, and few threads."""
 
 import os
+import pathlib
 import resource
 import signal
 import sys
@@ -8,6 +9,8 @@ from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as in the nodes
+# Threads that wait for one another spin otherwise, and take the processor from the one that works.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from beartype import BeartypeConf, beartype  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -26,11 +29,20 @@ torch.set_num_threads(2)
 
 
 def pytest_collection_modifyitems(config, items):
-    """Try tests whose subject is elapsed time again: machines in a cloud stand still at times."""
-    if config.pluginmanager.hasplugin("rerunfailures"):
-        for item in items:
-            if item.get_closest_marker("realtime"):
-                item.add_marker(pytest.mark.flaky(reruns=4, reruns_delay=2))
+    """Try real-time tests again, and keep the graph's tests out of each other's way.
+
+    Machines in a cloud stand still at times, which fails tests whose subject is elapsed time. Of
+    two processes (`make test`) one runs all tests of the graph, the other whole modules of others.
+    """
+    plugins = config.pluginmanager
+    nodes = pathlib.Path(__file__).parent / "nodes"
+    items.sort(key=lambda item: nodes not in item.path.parents)  # they take longest
+    for item in items:
+        if plugins.hasplugin("rerunfailures") and item.get_closest_marker("realtime"):
+            item.add_marker(pytest.mark.flaky(reruns=4, reruns_delay=2))
+        if plugins.hasplugin("xdist"):
+            group = "nodes" if nodes in item.path.parents else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture
