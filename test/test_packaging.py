@@ -4,6 +4,7 @@ import ast
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -166,6 +167,8 @@ def test_installed_files():
     ):
         assert paths.share_file(*part.split("/")).is_file(), part
     assert (prefix / "bin" / "avat3r").stat().st_mode & 0o111
+    for script in (prefix / "bin" / "avat3r", paths.executable("camera")):
+        runpy.run_path(str(script), run_name="__mp_main__")  # in a worker process: runs nothing
     from avat3r.action import BuildAvatar
     from avat3r.msg import Avatar
 

@@ -6,6 +6,7 @@ Who is at hand at a step is a pure function of the step, so a resumed run sees t
 
 import logging
 import os
+import signal
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -83,7 +84,7 @@ class Crowd:
         self._folder = None if folder is None else PeopleFolder(folder, config, prior)
         self._template = template or HeadTemplate.load()
         self._slots: dict[int, tuple[int, TrainingPerson]] = {}
-        self._pending: dict[int, Future[TrainingPerson]] = {}
+        self._pending: dict[int, Future[TrainingPerson | None]] = {}
         self._pool = None
         if workers:
             self._pool = ProcessPoolExecutor(
@@ -121,7 +122,7 @@ class Crowd:
                     continue
                 if self._folder is None or not self._folder.path(seed).is_file():
                     self._pending[seed] = self._pool.submit(
-                        _make_in_worker, seed, self._config, self._prior
+                        _make_in_worker, seed, self._config, self._prior, self._folder
                     )
 
     def close(self) -> None:
@@ -139,15 +140,12 @@ class Crowd:
         folder, pending = self._folder, self._pending.pop(seed, None)
         if folder is not None and folder.path(seed).is_file():
             return folder.load(seed)
-        if pending is not None:
-            one = pending.result()
+        if pending is None or pending.cancel():  # the others in the queue are not waited for
+            one = _make_somebody(seed, self._config, self._prior, self._template, folder)
         else:
-            one = _make_somebody(seed, self._config, self._prior, self._template)
-        if folder is None:
-            return one
-        folder.save(one)
+            one = pending.result()
         # What is read back is rounded; a run that starts with a full folder shall be the same.
-        return folder.load(seed)
+        return one if folder is None else folder.load(seed)
 
     def _at_hand(self, one: TrainingPerson) -> TrainingPerson:
         config = self._config
@@ -171,24 +169,38 @@ class Crowd:
 
 
 def _make_somebody(
-    seed: int, config: Avat3rConfig, prior: Prior, template: HeadTemplate
+    seed: int,
+    config: Avat3rConfig,
+    prior: Prior,
+    template: HeadTemplate,
+    folder: PeopleFolder | None,
 ) -> TrainingPerson:
-    """Make a person; where the tracker finds no face, another takes the place."""
+    """Make and keep a person; where the tracker finds no face, another takes the place."""
     for attempt in range(_ATTEMPTS):
         try:
             one = make_person(
                 seed + attempt * _STAND_INS, config, prior, template, num_codes=EXPRESSIONS
             )
-            return replace(one, seed=seed)
+            one = replace(one, seed=seed)
+            if folder is not None:
+                folder.save(one)
+            return one
         except FaceNotFoundError as error:
             logger.warning("%s: somebody else stands in", error)
     raise FaceNotFoundError(f"no face found in photos of {_ATTEMPTS} people from seed {seed} on")
 
 
 def _prepare_worker() -> None:
+    # Ctrl-C reaches the whole group: the trainer ends politely, and then its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     os.nice(5)
 
 
-def _make_in_worker(seed: int, config: Avat3rConfig, prior: Prior) -> TrainingPerson:
-    return _make_somebody(seed, config, prior, HeadTemplate.load())
+def _make_in_worker(
+    seed: int, config: Avat3rConfig, prior: Prior, folder: PeopleFolder | None
+) -> TrainingPerson | None:
+    """Without a folder the person comes back through the pipe."""
+    one = _make_somebody(seed, config, prior, HeadTemplate.load(), folder)
+    return one if folder is None else None

@@ -2,6 +2,8 @@ import dataclasses
 import json
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -122,6 +124,33 @@ def test_a_resumed_run_equals_a_straight_one(crowd, template, tmp_path):
     lines = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [3, 6]
     assert not one.is_untrained()
+
+
+def test_nobody_waits_for_people_who_are_not_wanted_yet(
+    small_person, template, tmp_path, monkeypatch
+):
+    """Workers keep whom they made; who is far behind in their queue is made by the trainer."""
+    wanted = threading.Event()
+
+    def patiently(seed, *arguments, **options):
+        if threading.current_thread() is not threading.main_thread():
+            assert wanted.wait(30.0), "the trainer waits for the worker"
+        return small_person
+
+    monkeypatch.setattr(crowd_module, "make_person", patiently)
+    pool = lambda workers, **_: ThreadPoolExecutor(workers)  # noqa: E731
+    monkeypatch.setattr(crowd_module, "ProcessPoolExecutor", pool)
+    config = preset("debug")
+    with Crowd(
+        config, "fitted", size=4, steps_per_person=1000, people=4, folder=tmp_path, workers=1
+    ) as people:
+        people.prepare(0)
+        seed = people.seed_of(3, 0)
+        assert people.person(3, 0).seed == seed
+        assert [path.stem for path in tmp_path.glob("*.safetensors")] == [str(seed)]
+        wanted.set()
+        assert people.person(0, 0).seed == people.seed_of(0, 0)
+    assert tmp_path.joinpath(f"{people.seed_of(0, 0)}.safetensors").is_file()
 
 
 def test_a_run_is_not_overwritten_nor_continued_as_another(crowd, template, tmp_path):
