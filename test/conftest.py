@@ -45,6 +45,16 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.xdist_group(group))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_for_small_tensors(request):
+    """In rooms whose tensors are small a second thread costs more than it brings."""
+    threads = torch.get_num_threads()
+    if request.path.parent.name in ("animation", "dust3r", "model", "training"):
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def full_disk():
     """Files of this process cannot grow beyond 100 kB, as on a disk that is full then."""

@@ -4,7 +4,6 @@ import importlib.util
 import pathlib
 
 import pytest
-import torch
 
 _path = pathlib.Path(__file__).with_name("fake_head.py")
 _spec = importlib.util.spec_from_file_location("fake_head", _path)
@@ -26,12 +25,3 @@ def template():
 @pytest.fixture(scope="session")
 def views(template):
     return fake_head.fake_views(template)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tensors here are small: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

@@ -1,7 +1,6 @@
 """One small person, made once, in both kinds of references; the trainer's tests share them."""
 
 import pytest
-import torch
 
 from avat3r_ros.data.sampling import training_sample
 from avat3r_ros.model import preset
@@ -38,12 +37,3 @@ def small_person(sample, template):
     return prepare_person(
         person_from_sample(sample, 32, "fitted", template), preset("debug"), template
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tensors here are small: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

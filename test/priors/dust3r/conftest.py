@@ -41,12 +41,3 @@ def reference_folder():
     if not folder.is_dir():
         pytest.skip("no DUSt3R reference tensors: set AVAT3R_SHARED to the folder that holds them")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """The tensors here are small: a second thread costs more than it brings."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
