@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from avat3r_ros.capture.photo_checks import choose_photos
+from avat3r_ros.capture.photo_checks import choose_photos, people
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.rig import HeadTemplate
@@ -40,8 +40,14 @@ def photos(template):
 
 
 @pytest.fixture(scope="module")
-def stranger(template):
-    """Seen from the right."""
+def strangers(template):
+    """Someone else from the same sides."""
+    return photograph(SyntheticHead(32, template, style="short"))
+
+
+@pytest.fixture(scope="module")
+def look_alike(template):
+    """Seen from the right; the descriptor alone does not tell."""
     return photograph(SyntheticHead(31, template, style="short"), ANGLES[2:3])[0]
 
 
@@ -67,19 +73,46 @@ def test_four_good_photos_are_all_kept_without_a_word(photos, tracker, template)
     assert choice.warnings == []
 
 
-def test_a_stranger_is_named_and_left_out(photos, stranger, tracker, template):
-    choice = chosen(replaced(photos, 2, stranger), tracker, template)
+def test_a_stranger_is_named_and_left_out(photos, strangers, tracker, template):
+    choice = chosen(replaced(photos, 2, strangers[2]), tracker, template)
+    assert choice.kept == [0, 1, 3]
+    assert len(choice.warnings) == 1
+    assert choice.warnings[0].startswith("right.jpg: another person? The face is 0.6")
+    assert "nearer than 0.57" in choice.warnings[0]
+    assert "built without this photo" in choice.warnings[0]
+
+
+def test_a_stranger_who_looks_alike_is_left_out_too(photos, look_alike, tracker, template):
+    choice = chosen(replaced(photos, 2, look_alike), tracker, template)
     assert choice.kept == [0, 1, 3]
     assert "right.jpg" in choice.warnings[0]
     assert "another person" in choice.warnings[0]
     assert "built without" in choice.warnings[0]
 
 
-def test_among_three_photos_a_stranger_is_named_but_kept(photos, stranger, tracker, template):
-    choice = chosen([*photos[:2], stranger], tracker, template)
+def test_among_three_photos_a_stranger_is_named_but_kept(photos, strangers, tracker, template):
+    choice = chosen([*photos[:2], strangers[2]], tracker, template)
     assert choice.kept == [0, 1, 2]
-    assert "right.jpg" in choice.warnings[0]
+    assert choice.warnings[0].startswith("right.jpg: another person?")
+    assert "replace this photo" in choice.warnings[0]
     assert "built without" not in choice.warnings[0]
+
+
+def test_two_and_two_photos_are_told_apart_but_kept(photos, strangers, tracker, template):
+    choice = chosen([photos[0], strangers[1], photos[2], strangers[3]], tracker, template)
+    assert choice.kept == [0, 1, 2, 3]
+    assert choice.warnings[0].startswith(
+        "these photos look like 2 people: left.jpg and right.jpg; front.jpg and up.jpg"
+    )
+
+
+def test_photos_are_grouped_by_people():
+    places = np.array([0.0, 0.3, 0.9, 0.4, 1.0])
+    distances = np.abs(places[:, None] - places[None])
+    assert people(distances) == [[0, 1, 3], [2, 4]]
+    assert people(distances[:1, :1]) == [[0]]
+    assert people(distances[:2, :2]) == [[0, 1]]
+    assert people(distances[1:3, 1:3]) == [[0], [1]]
 
 
 def test_sunglasses_are_named(photos, tracker, template):
