@@ -12,6 +12,13 @@ LANDMARK_SIGMA_M = 0.003
 landmarks err together, so that 478 of them are worth far fewer independent ones. Surface errors on
 drawn heads were flat from 2 to 4.5 mm; half of it already makes up odd identities."""
 
+LIDS = (((160, 159, 158), (144, 145, 153)), ((387, 386, 385), (373, 374, 380)))
+"""Landmarks on the upper and lower lid of each eye."""
+
+OPENING_SIGMA_M, OPENING_SIGMA_PX = 0.0004, 0.3
+"""Spread of how far an eye is opened. Ours: far tighter than landmarks alone, since eyes are opened
+by 8 mm, and a lid that is off by 2 paints the iris on it."""
+
 LANDMARK_SIGMA_PX = 0.5
 """Noise of a landmark in a small face, where pixels are larger than millimetres."""
 
@@ -32,6 +39,7 @@ do not show it; but landmarks that err alike would be explained by odd sizes (20
 CODE_SIGMA = {
     "eyeLook": 0.3,
     "eyeBlink": 0.4,
+    "eyeSquint": 0.3,
     "jawOpen": 0.15,
     "cheekPuff": 0.3,
     "noseSneer": 0.25,

@@ -6,6 +6,7 @@ Gauss-Newton problem with a closed-form Jacobian:
     pixel = project(K(focal), R · (neutral + identity · B + code · E)[point] + t)
 
     cost = sum robust(|pixel - detected| / sigma)                landmarks
+           + sum robust(|the same, upper less lower lids| / sigma)  opened eyes
            + sum robust(normal · (pixel - target) / sigma)       outlines (outline.py)
            + sum robust(|W (pixels - matched pixels)|)           matches of two photos (matches.py)
            + |identity|² + (log size)² / sigma²
@@ -26,8 +27,11 @@ from avat3r_ros.capture.fit_terms import (
     INSIDE_WEIGHT,
     LANDMARK_SIGMA_M,
     LANDMARK_SIGMA_PX,
+    LIDS,
     MATCH_SIGMA_M,
     MIN_MATCHES,
+    OPENING_SIGMA_M,
+    OPENING_SIGMA_PX,
     OUTLINE_SIGMA_M,
     ROBUST_SIGMAS,
     SHAPE_SIGMA_M,
@@ -46,6 +50,13 @@ from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate, LandmarkBias
 MAX_ITERATIONS = 40
 MIN_FACING = 0.15
 """Least weight of a landmark that is turned away from its camera."""
+
+
+_OPENINGS = np.zeros((len(LIDS), NUM_LANDMARKS))
+"""(2, 478): from what is known of the landmarks to the same of the eyes: upper less lower lids."""
+for _eye, (_upper, _lower) in enumerate(LIDS):
+    _OPENINGS[_eye, list(_upper)] = 1 / len(_upper)
+    _OPENINGS[_eye, list(_lower)] = -1 / len(_lower)
 
 
 class LandmarkProblem:
@@ -153,16 +164,20 @@ class LandmarkProblem:
     def _set_sigmas(self, landmark_weights: np.ndarray) -> None:
         """Expected pixel error of each landmark: larger where it is badly found or turned away."""
         self.sigmas = np.empty(self.detected_px.shape[:2])
+        self._opening_sigmas = np.empty((len(self.detected_px), len(LIDS)))
         for view in range(len(self.detected_px)):
             rotation, translation = self.start.rotations[view], self.start.translations[view]
             points = self._landmarks.in_head(self.start, view) @ rotation.T + translation
             to_camera = -points / np.linalg.norm(points, axis=1, keepdims=True)
             facing = ((self.normals @ rotation.T) * to_camera).sum(1)
-            weights = landmark_weights * np.clip(2 * facing + MIN_FACING, MIN_FACING, 1)
+            shown = np.clip(2 * facing + MIN_FACING, MIN_FACING, 1)
+            weights = landmark_weights * shown
             focal = np.exp(self.log_focal_guess[self.camera_of[view]])
             pixels_per_metre = focal / translation[2]
             self.sigmas[view] = np.hypot(LANDMARK_SIGMA_M * pixels_per_metre, LANDMARK_SIGMA_PX)
             self.sigmas[view] /= np.sqrt(weights)
+            sigma = np.hypot(OPENING_SIGMA_M * pixels_per_metre, OPENING_SIGMA_PX)
+            self._opening_sigmas[view] = sigma / np.sqrt(abs(_OPENINGS) @ shown / 2)
 
     def _points_on(self, triangles: np.ndarray, weights: np.ndarray) -> SurfacePoints:
         corners = self._triangles[triangles]
@@ -268,7 +283,10 @@ class LandmarkProblem:
         for view in range(len(self.detected_px)):
             if not (self._project(self._landmarks, state, view)[0][:, 2] > 0.01).all():
                 return np.inf
-            total += robust_cost((self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2)
+            errors = self._errors(state, view)
+            total += robust_cost((errors**2).sum(1) / self.sigmas[view] ** 2)
+            opened = _OPENINGS @ errors
+            total += robust_cost((opened**2).sum(1) / self._opening_sigmas[view] ** 2)
             if self._outlines:
                 errors, weights = self._outline_errors(state, view)
                 total += robust_cost(weights * errors**2)
@@ -294,8 +312,13 @@ class LandmarkProblem:
             trust = (
                 robust_weight((errors**2).sum(1) / self.sigmas[view] ** 2) / self.sigmas[view] ** 2
             )
-            rows, offsets = jacobian.reshape(2 * NUM_LANDMARKS, -1), errors.reshape(-1)
-            trust = np.repeat(trust, 2)
+            opened = _OPENINGS @ errors
+            sigmas = self._opening_sigmas[view]
+            trust_opened = robust_weight((opened**2).sum(1) / sigmas**2) / sigmas**2
+            opened_rows = np.tensordot(_OPENINGS, jacobian, 1)
+            rows = np.concatenate([jacobian, opened_rows]).reshape(-1, jacobian.shape[2])
+            offsets = np.concatenate([errors, opened]).reshape(-1)
+            trust = np.repeat(np.concatenate([trust, trust_opened]), 2)
             if self._outlines:
                 outline, surface = self._outlines[view]
                 errors, weights = self._outline_errors(state, view)

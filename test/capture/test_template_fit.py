@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from avat3r_ros.capture.fit_terms import LIDS
 from avat3r_ros.capture.template_fit import FaceObservation, fit_template, refit_pose
 from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
@@ -149,6 +150,27 @@ def test_expressions_correct_the_tracker(template):
     assert abs(fit.codes[0, ARKIT_INDEX["jawOpen"]] - 0.5) < 0.1
     assert fit.codes[0, ARKIT_INDEX["eyeLookUpLeft"]] > 0.1
     assert abs(fit.codes[1, ARKIT_INDEX["jawOpen"]]) < 0.05
+
+
+def test_eyes_are_as_open_as_their_lids_whatever_the_tracker_says(template):
+    """People's resting lids read as half closed and squinting."""
+    truth = make_truth(template, 4, noise_px=0.0)
+    for o in truth.observations:
+        for side in ("Left", "Right"):
+            o.face.code[ARKIT_INDEX[f"eyeBlink{side}"]] += 0.3
+            o.face.code[ARKIT_INDEX[f"eyeSquint{side}"]] = 0.7
+    fit = fit_template(truth.observations, template)
+    heads = template.vertices(torch.from_numpy(fit.identity), torch.from_numpy(fit.codes))
+    found = template.landmarks(heads).double().numpy()
+    for view, points in enumerate(found):
+        points = points @ fit.camera_from_head[view, :3, :3].T + fit.camera_from_head[view, :3, 3]
+        pixels = FOCAL_PX * points[:, :2] / points[:, 2:]
+        for upper, lower in LIDS:
+            opened, true = (
+                np.linalg.norm(p[list(upper)].mean(0) - p[list(lower)].mean(0))
+                for p in (pixels, truth.landmarks_px[view])
+            )
+            assert opened == pytest.approx(true, abs=0.8)  # 0.8 mm
 
 
 def test_outliers_barely_matter(template):
