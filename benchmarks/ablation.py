@@ -32,7 +32,7 @@ from avat3r_ros.training.steps import StepConfig
 
 PAPER = replace(
     preset("mini"), image_size=128, motion_prior="none", condition_on_reference_codes=False,
-    condition_on_identity=False, code_correction=0,
+    condition_on_identity=False,
 )  # fmt: skip
 STEP = StepConfig(points=1500, codes=4, views=4)
 

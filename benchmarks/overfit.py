@@ -27,10 +27,7 @@ from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.people import make_person
 from avat3r_ros.training.steps import StepConfig
 
-CONFIG = replace(
-    preset("mini"), image_size=128, motion_prior="none", condition_on_identity=False,
-    code_correction=0,
-)  # fmt: skip
+CONFIG = replace(preset("mini"), image_size=128, motion_prior="none", condition_on_identity=False)
 PAPER = replace(CONFIG, condition_on_reference_codes=False)
 STEP = StepConfig(points=1500, codes=4, views=4)
 OTHERS = 4

@@ -80,11 +80,11 @@ class FullPath:
         means, axes = base.gaussians.means, self._still_axes
         if motion is not None and base.num_moving:
             axes = axes.clone()
-            rig_code = self._rig_code(code)
+            rig_code = code
             means, axes[base.deforming_start : base.moving_stop] = motion.linear_parts(rig_code)
         if self.network is None:
             return MILLIMETRES * torch.cat([means, axes], -1)
-        before, after = self.prefix.base_gaussians(self._rig_code(code)), self.gaussians(code)
+        before, after = self.prefix.base_gaussians(code), self.gaussians(code)
         axes = (_change(before, after) @ axes.view(-1, 2, 3).transpose(1, 2)).transpose(1, 2)
         still = base.gaussians.opacities
         share = torch.where(still > 0, before.opacities / still.clamp(min=1e-6), 1.0)
@@ -98,9 +98,6 @@ class FullPath:
             ],
             -1,
         )
-
-    def _rig_code(self, code: Float[Tensor, "e"]) -> Float[Tensor, "e"]:
-        return code if self.network is None else self.network.corrected(code)
 
     @torch.no_grad()
     def resting(self, neutral: Float[Tensor, "e"]) -> Float[Tensor, "n 14"]:
@@ -120,7 +117,7 @@ class FullPath:
         limits = torch.stack([0 * scales[:, 0], torch.full_like(scales[:, 0], torch.inf)], -1)
         growth = torch.ones_like(scales[:, 0])
         if self.network is not None:
-            before = self.prefix.base_gaussians(self._rig_code(neutral))
+            before = self.prefix.base_gaussians(neutral)
             after = self.gaussians(neutral)
             growth = (after.scales[:, :2] / before.scales[:, :2]).prod(-1).sqrt()
         fading = base.fading

@@ -47,8 +47,8 @@ from avat3r_ros.types import Avatar, Gaussians, ReferenceViews
 
 THUMBNAIL_PX = 96
 NETWORK = "network."
-PER_FRAME = ("expression_path.", "code_correction.")
-"""Parts of the network that an avatar needs after `encode`."""
+PER_FRAME = "expression_path."
+"""Part of the network that an avatar needs after `encode`."""
 
 _MILLIMETRES = 1000.0
 
@@ -269,6 +269,9 @@ def _network(
         if weights_sha256(given) != avatar.weights_sha256:
             raise ValueError("the given network is not the one the avatar was built with")
         return given
+    if not config.has_tokens:
+        # The avatar holds all that the network said: nothing of it follows the expression.
+        return Avat3r(config, template)
     embedded = {
         name.removeprefix(NETWORK): tensor.float()
         for name, tensor in avatar.tensors.items()

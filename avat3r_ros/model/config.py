@@ -67,8 +67,6 @@ class Avat3rConfig:
             switches it off. Ours.
         evidence_layers: Blocks of self-attention over what is said of cells of a sixteenth of a
             view's side; more: wider context, more that can be learned by heart.
-        code_correction: Hidden features of the map from codes as they are read to codes that the
-            rig follows; 0 switches it off, and so does `motion_prior="none"`, without a rig. Ours.
         use_position_maps: Give position maps and confidence to the network as input.
         use_features: Concatenate a feature map of `feature_channels` to the tokens.
         feature_channels: Channels of that feature map (Sapiens-2B: 1920, 1B: 1536, 0.3B: 1024).
@@ -100,7 +98,6 @@ class Avat3rConfig:
     expression_basis: int = 0
     evidence_features: int = 0
     evidence_layers: int = 0
-    code_correction: int = 0
     use_position_maps: bool = True
     use_features: bool = False
     feature_channels: int = 0
@@ -117,7 +114,7 @@ class Avat3rConfig:
                 raise ValueError(f"expected {field_name} >= 1, got {getattr(self, field_name)}")
         for field_name in (
             "self_attention_layers", "cross_attention_layers", "expression_basis",
-            "evidence_features", "evidence_layers", "code_correction", "feature_channels",
+            "evidence_features", "evidence_layers", "feature_channels",
         ):  # fmt: skip
             if getattr(self, field_name) < 0:
                 raise ValueError(f"expected {field_name} >= 0, got {getattr(self, field_name)}")
@@ -200,11 +197,6 @@ class Avat3rConfig:
         return self.upsampler != "none"
 
     @property
-    def corrects_codes(self) -> bool:
-        """Whether there is a rig that follows corrected codes."""
-        return self.code_correction > 0 and self.motion_prior == "template"
-
-    @property
     def sees_identity(self) -> bool:
         """Whether there is an identity and the network is told of it."""
         return self.condition_on_identity and self.motion_prior == "template"
@@ -249,9 +241,9 @@ class Avat3rConfig:
 
 
 def tiny() -> Avat3rConfig:
-    """What a CPU can train: still changes of pixels from how photos agree, and corrected codes.
+    """What a CPU can train: changes of pixels from how photos agree, the same in every expression.
 
-    The rig makes all motion, and a frame costs little more than the base guess; 256x256 references.
+    The rig makes all motion, and a frame costs no more than the base guess; 256x256 references.
     """
     return Avat3rConfig(
         name="tiny",
@@ -262,7 +254,6 @@ def tiny() -> Avat3rConfig:
         upsampler="none",
         evidence_features=96,
         evidence_layers=2,
-        code_correction=64,
     )
 
 
@@ -283,7 +274,6 @@ def mini() -> Avat3rConfig:
         expression_hidden=128,
         upsampler="pixel",
         condition_on_identity=True,
-        code_correction=64,
     )
 
 
@@ -334,7 +324,6 @@ def debug() -> Avat3rConfig:
         expression_basis=3,
         evidence_features=16,
         evidence_layers=1,
-        code_correction=8,
     )
 
 

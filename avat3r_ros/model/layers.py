@@ -115,19 +115,6 @@ class ExpressionEncoder(nn.Module):
         return self.layers(codes).unflatten(-1, (self.num_tokens, -1))
 
 
-class CodeCorrection(nn.Module):
-    """What has to be added to a code as it was read to get the code that the rig should follow."""
-
-    def __init__(self, code_length: int, hidden: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(code_length, hidden)
-        self.last = zeros_linear(hidden + code_length, code_length)
-
-    def forward(self, codes: Float[Tensor, "*b e"]) -> Float[Tensor, "*b e"]:
-        """Return the correction: a linear and a curved part."""
-        return self.last(torch.cat([codes, nn.functional.gelu(self.first(codes))], -1))
-
-
 def zeros_linear(in_features: int, out_features: int) -> nn.Linear:
     """Build a linear layer whose output starts at exactly zero."""
     layer = nn.Linear(in_features, out_features)

@@ -4,14 +4,13 @@
     what other references say of them (evidence.py) ─► changes in every expression ─────┤ once per
     images, position maps, rays ─► tokens of all views (token_encoder.py) ──────────────┘ person
     ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─  Prefix  ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─ ─
-    code ─► corrected code ─► rig ─► moved base guess ──────────────────────────────────┐ decode,
+    code ─► rig ─► moved base guess ────────────────────────────────────────────────────┐ decode,
     code, tokens ─► changes that follow the code (expression_path.py) ──────────────────┤ per frame
                                                                           Gaussians ◄───┘
 
 With `upsampler="none"` there are neither tokens nor changes that follow the code.
 
-The corrected code undoes what a tracker gets wrong of every face (it reads smiles at half their
-size); all other changes are per pixel. Template Gaussians follow the pixels around them.
+All changes are per pixel. Template Gaussians follow the pixels around them.
 
 Everything the network says is a change to the base guess, and its last layers start at zero: an
 untrained network returns the base guess, bit for bit.
@@ -20,7 +19,6 @@ Letters: B people, V views, T tokens, P kept pixels, N Gaussians, C codes, D wid
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -33,7 +31,6 @@ from avat3r_ros.model.evidence import Evidence, cross_view_evidence, rays_to_cam
 from avat3r_ros.model.evidence_decoder import EvidenceDecoder
 from avat3r_ros.model.expression_path import ExpressionPath
 from avat3r_ros.model.fill_motion import moved_fill
-from avat3r_ros.model.layers import CodeCorrection
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.model.token_encoder import TokenEncoder
@@ -69,8 +66,6 @@ class Avat3r(nn.Module):
             self.expression_path = ExpressionPath(c)
         if c.evidence_features:
             self.evidence_decoder = EvidenceDecoder(c.evidence_features, c.evidence_layers)
-        if c.corrects_codes:
-            self.code_correction = CodeCorrection(c.code_length, c.code_correction)
 
     @property
     def device(self) -> torch.device:
@@ -82,8 +77,6 @@ class Avat3r(nn.Module):
         heads = self.expression_path.output_layers() if self.config.has_tokens else []
         if self.config.evidence_features:
             heads += list(self.evidence_decoder.heads.values())
-        if self.config.corrects_codes:
-            heads.append(self.code_correction.last)
         return heads
 
     def is_untrained(self) -> bool:
@@ -233,11 +226,9 @@ class Avat3r(nn.Module):
         """Decode several codes of one person in one pass."""
         codes = codes.to(self.device)
         lenders = None if prefix.motion is None else prefix.motion.lenders
-        corrected = self.corrected(codes)
         decoded = []
-        for code, changes in zip(corrected, self._changes(prefix, codes), strict=True):
-            base = prefix.base_gaussians(code.detach())
-            base = replace(base, means=_follow(base.means, prefix, code))
+        for code, changes in zip(codes, self._changes(prefix, codes), strict=True):
+            base = prefix.base_gaussians(code)
             decoded.append(moved_fill(apply_changes(base, changes), base, lenders))
         return decoded
 
@@ -247,15 +238,8 @@ class Avat3r(nn.Module):
         """Return where pixels' Gaussians go: `decode_many(...).means[:P]`, at less cost."""
         codes = codes.to(self.device)
         changes = self._changes(prefix, codes)[..., :3]
-        moved = [
-            _follow(prefix.base_means(code.detach()), prefix, code)[: prefix.base.num_pixels]
-            for code in self.corrected(codes)
-        ]
+        moved = [prefix.base_means(code)[: prefix.base.num_pixels] for code in codes]
         return torch.stack(moved) + POSITION_UNIT_M * changes
-
-    def corrected(self, codes: Float[Tensor, "*b e"]) -> Float[Tensor, "*b e"]:
-        """Return the codes that the rig follows when the driver's codes are these."""
-        return codes + self.code_correction(codes) if self.config.corrects_codes else codes
 
     def _changes(self, prefix: Prefix, codes: Tensor) -> Float[Tensor, "c p 14"]:
         """Raw changes of the pixels: those that follow the code and those that stay."""
@@ -294,13 +278,3 @@ class Avat3r(nn.Module):
             raise ValueError(
                 f"expected reference codes in {c.code_space!r}, got {views.code_space!r}"
             )
-
-
-def _follow(means: Tensor, prefix: Prefix, code: Tensor) -> Tensor:
-    """Give centres that the rig put where `code` says a gradient to the code.
-
-    The rig is linear, so a change of exactly zero carries all of it.
-    """
-    if prefix.motion is None or not code.requires_grad:
-        return means
-    return means + prefix.motion.displaced(code - code.detach())

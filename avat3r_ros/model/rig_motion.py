@@ -213,15 +213,6 @@ class RigMotion:
         # Pixels laid on the template are flat. The others show hair and outlines, and go elsewhere.
         return nearest_pixels(resting.means, pixels[:, 2] < pixels[:, 0])
 
-    def displaced(self, change: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
-        """How far a change of the code moves each Gaussian; differentiable."""
-        base = self.base
-        if not base.num_moving:
-            return torch.zeros_like(base.gaussians.means)
-        moved = self._interpolate(self._displacement(change).index_select(0, self._triangle_rows))
-        still = (base.moving_start, len(base) - base.moving_stop)
-        return torch.nn.functional.pad(moved, (0, 0, *still))
-
     @torch.no_grad()
     def means(self, code: Float[Tensor, "e"]) -> Float[Tensor, "n 3"]:
         """Return the centres alone: `gaussians(code).means` at a third of its cost."""

@@ -146,7 +146,7 @@ def _picture_terms(
             None if one.shared is None else one.shared[shown],
         )
         pixels = prefix.base.num_pixels
-        still = prefix.base_gaussians(network.corrected(code).detach())
+        still = prefix.base_gaussians(code)
         terms |= regularity_losses(_first(gaussians, pixels), _first(still, pixels))
         points = one.points.to(device)
         geometry, measured = _geometry(

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from avat3r_ros.expression import ARKIT_INDEX, arkit_code
+from avat3r_ros.expression import arkit_code
 from avat3r_ros.model import Avat3r, preset, subset_prefix
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.evidence import cross_view_evidence
@@ -81,12 +81,13 @@ def test_a_changed_output_layer_changes_every_attribute(config, template, views)
     prefix = network.encode(views)
     changed, base = network.decode(prefix, CODE), prefix.base_gaussians(CODE)
     for name in FIELDS:
-        assert not torch.equal(getattr(changed, name), getattr(base, name)), name
+        # What is the same in every expression turns nothing: the rig does.
+        turns = config.has_tokens or name != "quats_wxyz"
+        assert torch.equal(getattr(changed, name), getattr(base, name)) != turns, name
     # Template Gaussians have no pixel: they keep their looks, and follow the pixels around them.
     tail = slice(prefix.base.num_pixels, None)
     for name in ("opacities", "colors", "scales"):
-        of_rig = prefix.base_gaussians(network.corrected(CODE))
-        assert torch.equal(getattr(changed, name)[tail], getattr(of_rig, name)[tail]), name
+        assert torch.equal(getattr(changed, name)[tail], getattr(base, name)[tail]), name
 
 
 def test_decoding_without_gradients_is_the_same(config, template, views, monkeypatch):
@@ -122,21 +123,6 @@ def test_template_gaussians_follow_pixels_that_all_move_alike(template, views):
     expected = torch.tensor([0.003, -0.002, 0.001]).expand_as(moved)
     torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
     assert len(prefix.base) > prefix.base.num_pixels
-
-
-def test_the_code_correction_is_followed_by_the_rig_and_learns_from_positions(template, views):
-    network = network_of(DEBUG, template)
-    correction = torch.from_numpy(arkit_code(jawOpen=0.25))
-    with torch.no_grad():
-        network.code_correction.last.bias.copy_(correction)
-    prefix = network.encode(views)
-    assert_close(network.decode(prefix, CODE), prefix.base_gaussians(CODE + correction), atol=1e-6)
-    network.decode(prefix, CODE).means[..., 1].sum().backward()
-    step = 1e-2
-    nudged = CODE + correction + step * torch.from_numpy(arkit_code(jawOpen=1.0))
-    numeric = prefix.base_gaussians(nudged).means - prefix.base_gaussians(CODE + correction).means
-    jaw = network.code_correction.last.bias.grad[ARKIT_INDEX["jawOpen"]]
-    assert float(jaw) == pytest.approx(float(numeric[..., 1].sum()) / step, rel=1e-2)
 
 
 def test_views_without_pictures_of_the_head_do_not_disturb(template, head):
@@ -332,9 +318,7 @@ def test_a_sample_of_gaussians_decodes_like_all_of_them(config, template, views)
 
 def test_still_changes_are_the_same_in_every_expression(template, views):
     """Where only the rig follows the expression, a frame is the base guess and what stays."""
-    network = network_of(
-        dataclasses.replace(VARIANTS["still"], code_correction=0), template, perturbed=True
-    )
+    network = network_of(VARIANTS["still"], template, perturbed=True)
     with torch.no_grad():
         prefix = network.encode(views)
         pixels = prefix.base.num_pixels
