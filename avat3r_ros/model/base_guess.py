@@ -17,7 +17,7 @@ from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses, pixel_centers, transform_points, unproject_pixels
 from avat3r_ros.model.config import Avat3rConfig
-from avat3r_ros.model.pixel_choice import misread_pixels, teeth_color
+from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.rig_motion import BaseGuess, facing_quats_wxyz
 from avat3r_ros.model.template_fill import (
     TemplateGaussians,
@@ -140,7 +140,6 @@ def build_base_guess(
         barycentrics,
         inside,
         float(footprints.median()),
-        teeth_color(views, template),
     )
     folds = unfolding_triangles(template, views.identity.float())
     return _assemble(

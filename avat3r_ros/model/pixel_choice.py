@@ -1,15 +1,22 @@
-"""Which reference pixels become Gaussians, and what the others still tell.
+"""Which reference pixels become Gaussians.
 
 A fit is off by millimetres. On skin that is a slight shift; in the mouth it paints teeth on the
-tongue and on the lips. Collars and rim lights would stay as white stripes along the jaw, but white
-beards and hair must stay: those are white in every photo.
+tongue and on the lips; what those pixels tell of teeth is read in teeth.py. Collars and rim lights
+would stay as white stripes along the jaw, but white beards and hair must stay: those are white in
+every photo.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from avat3r_ros.model.template_colors import SKIN, brightness, in_mouth, saturation, surface_groups
+from avat3r_ros.model.template_colors import (
+    SKIN,
+    brightness,
+    groups_of_pixels,
+    in_mouth,
+    saturation,
+)
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import ReferenceViews
 
@@ -26,11 +33,6 @@ OTHERS_PIXELS = 0.5
 GLARE_RIM = 0.008
 """Width of the rim around glare that it still brightens, as a share of the picture."""
 
-TEETH_BRIGHTNESS, TEETH_SATURATION = 0.35, 0.3
-"""Pixels in the mouth brighter than the first and less saturated than the second are teeth."""
-
-MIN_TEETH_PIXELS = 16
-
 
 def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor, "v 1 h w"]:
     """Pixels that would be painted on the wrong surface: the mouth's inside, glare along the jaw.
@@ -39,7 +41,7 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
         views: References, bound to the template.
         template: Their head template.
     """
-    group = _groups(views, template)
+    group = groups_of_pixels(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > 0.5)
     misread = in_mouth(group)
@@ -90,21 +92,8 @@ def _glare(
     return glare
 
 
-def teeth_color(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "3"] | None:
-    """Colour of lit teeth where the references show some, else None; arguments as above."""
-    mouth = views.images.float().permute(0, 2, 3, 1)[in_mouth(_groups(views, template))]
-    teeth = mouth[(brightness(mouth) > TEETH_BRIGHTNESS) & (saturation(mouth) < TEETH_SATURATION)]
-    return teeth.median(0).values if len(teeth) >= MIN_TEETH_PIXELS else None
-
-
 def _jaw_and_neck(template: HeadTemplate) -> Bool[Tensor, "f"]:
     """Triangles of skin below the lips of the neutral head."""
     height = template.neutral[template.triangles.long()].mean(1)[:, 1]
     lips = height[template.region_mask("lips")].min()
     return template.region_mask("skin", "neck") & (height < lips)
-
-
-def _groups(views: ReferenceViews, template: HeadTemplate) -> Tensor:
-    """`surface_groups` of every pixel (V, H, W), -1 off the template."""
-    triangles = views.binding.triangle_ids.long()
-    return torch.where(triangles >= 0, surface_groups(template)[triangles.clamp(min=0)], -1)

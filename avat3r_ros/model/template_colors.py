@@ -1,8 +1,8 @@
 """Colours of template Gaussians: what nobody has seen takes after what is next to it.
 
 Skin and scalp continue the nearest seen colours over the mesh (a harmonic function, as heat
-spreads); the hidden parts of an eye continue its seen ones; teeth, gums and tongue have colours of
-their own, scaled by the photos' brightness.
+spreads); the hidden parts of an eye continue its seen ones; tongue and throat have colours of their
+own, scaled by the photos' brightness. Teeth have a file of their own (teeth.py).
 """
 
 import numpy as np
@@ -14,13 +14,12 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from avat3r_ros.rig import REGIONS, HeadTemplate
-from avat3r_ros.types import Gaussians
+from avat3r_ros.types import Gaussians, ReferenceViews
 
 REST_WEIGHT = 1e-4
 """Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
 
 INTERIOR_COLORS = {
-    "teeth": (0.88, 0.84, 0.76),
     "tongue": (0.62, 0.32, 0.31),
     "inner_mouth": (0.42, 0.17, 0.17),
     "eye": (0.86, 0.84, 0.82),
@@ -54,6 +53,12 @@ def surface_groups(template: HeadTemplate) -> Int[Tensor, "f"]:
     }
     table = torch.tensor([of_region.get(name, SKIN) for name in REGIONS])
     return table[template.triangle_regions.long()]
+
+
+def groups_of_pixels(views: ReferenceViews, template: HeadTemplate) -> Int[Tensor, "v h w"]:
+    """`surface_groups` of what every reference pixel shows, -1 off the template."""
+    triangles = views.binding.triangle_ids.long()
+    return torch.where(triangles >= 0, surface_groups(template)[triangles.clamp(min=0)], -1)
 
 
 def in_mouth(group: Int[Tensor, "*p"]) -> Bool[Tensor, "*p"]:
@@ -91,9 +96,8 @@ def fill_colors(
     inside: Tensor,
     faces: Tensor,
     weights: Tensor,
-    teeth_color: Float[Tensor, "3"] | None = None,
 ) -> Float[Tensor, "n 3"]:
-    """Colour template Gaussians.
+    """Colour template Gaussians other than teeth.
 
     Args:
         neutral: Vertices of the person at rest.
@@ -105,31 +109,25 @@ def fill_colors(
         inside: Which of them may lend their colour.
         faces: Triangles of the points to colour.
         weights: Their barycentrics.
-        teeth_color: Of the front teeth; None takes the usual one in the photos' light.
     """
     on_skin = inside & (group[pixel_triangles.clamp(min=0)] == SKIN)
     if not bool(on_skin.any()):
         on_skin = torch.ones_like(inside)
     skin = seen.colors[on_skin]
-    # The brightest seen skin stands for white under the photos' light.
-    light = float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
+    light = photo_light(skin)
 
-    colors = torch.empty(len(faces), 3)
+    colors = torch.zeros(len(faces), 3)
     for kind, name in (
-        (TEETH, "teeth"),
         (TONGUE, "tongue"),
         (INNER_MOUTH, "inner_mouth"),
         (EYE, "eye"),
         (SOCKET, "eye_sockets"),
     ):
         colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
-    if teeth_color is not None:
-        colors[group[faces] == TEETH] = teeth_color
-    interior = in_mouth(group[faces])
+    interior = in_mouth(group[faces]) & (group[faces] != TEETH)
     if bool(interior.any()):
         depth = surface_points(neutral, template, faces, weights)[:, 2]
-        teeth = group[faces] == TEETH
-        front = depth[teeth if bool(teeth.any()) else interior].max()
+        front = depth[in_mouth(group[faces])].max()
         behind = (front - depth[interior]).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
         colors[interior] *= torch.exp(-behind).clamp(min=DARKEST_INTERIOR)[:, None]
     on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
@@ -154,6 +152,11 @@ def fill_colors(
         )
         colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
     return colors
+
+
+def photo_light(skin: Float[Tensor, "p 3"]) -> float:
+    """How bright white is in photos that show the skin like this: the brightest skin is near it."""
+    return float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
 
 
 def _continued_eye(

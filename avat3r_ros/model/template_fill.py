@@ -13,7 +13,7 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
   outside, so that no gap opens;
 - *cut*: nothing below the neckline of the references.
 
-Their colours are found in template_colors.py.
+Their colours are found in template_colors.py and teeth.py, which also moves the teeth.
 """
 
 from dataclasses import dataclass
@@ -34,11 +34,14 @@ from avat3r_ros.geometry import (
     transform_points,
 )
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
+from avat3r_ros.model.teeth import measure_teeth, paint_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
     LEFT_OUT,
     SKIN,
+    TEETH,
     brightness,
     fill_colors,
+    photo_light,
     saturation,
     surface_groups,
     surface_points,
@@ -67,6 +70,9 @@ LID_SPACING = 0.7
 FILL_SIGMA, BROAD_SIGMA = 0.62, 0.85
 """Standard deviation of a disc in spacings, on fine surfaces and on broad ones, whose colours are
 smooth: the far side of the head must not shine through."""
+
+TEETH_SPACING = 0.9
+"""Spacing on teeth, whose borders are finer than skin."""
 
 LID_SIGMA = 1.0
 """The same on unfolding lids: bright eyes shine through the smallest gap."""
@@ -128,7 +134,6 @@ def fill_unseen_surfaces(
     barycentrics: Float[Tensor, "p 3"],
     inside: Bool[Tensor, "p"],
     footprint_m: float,
-    teeth: Float[Tensor, "3"] | None = None,
 ) -> TemplateGaussians:
     """Spread Gaussians over what the references do not show.
 
@@ -140,7 +145,6 @@ def fill_unseen_surfaces(
         barycentrics: Their places on the triangles.
         inside: Pixels on the template whose colour is certainly the head's.
         footprint_m: Side of a reference pixel on the head.
-        teeth: Colour of the front teeth, if known.
     """
     codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
     opened = torch.from_numpy(arkit_code(**OPENED_FACE))
@@ -152,6 +156,7 @@ def fill_unseen_surfaces(
     folds = unfolding_triangles(template, identity)
     spacing = footprint_m * torch.where(_is_fine(template), FINE_SPACING, COARSE_SPACING)
     spacing[folds] = LID_SPACING * footprint_m
+    spacing[group == TEETH] = TEETH_SPACING * footprint_m
     faces, weights, rows = _spread(placed, template.triangles.long(), group, spacing)
     covered = _covered(
         neutral_and_opened, template, group, spacing, faces, weights, triangle_ids, barycentrics,
@@ -184,11 +189,18 @@ def fill_unseen_surfaces(
     sigma = size[faces] * spacing[faces]
     lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
     colors = fill_colors(
-        placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights, teeth
+        placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
     )
+    means = (corners * weights[..., None]).sum(1) - depth[:, None] * normals
+    teeth = (group[faces] == TEETH).nonzero()[:, 0]
+    if len(teeth):
+        reach = measure_teeth(views, template)
+        light = photo_light(seen.colors[lends] if bool(lends.any()) else seen.colors)
+        means[teeth] = shifted_teeth(means[teeth], faces[teeth], template, reach)
+        colors[teeth] = paint_teeth(views, template, reach, faces[teeth], weights[teeth], light)
     return TemplateGaussians(
         gaussians=Gaussians(
-            means=(corners * weights[..., None]).sum(1) - depth[:, None] * normals,
+            means=means,
             quats_wxyz=facing_quats_wxyz(normals, corners[:, 1] - corners[:, 0]),
             scales=torch.stack([sigma, sigma, FLATNESS * sigma], -1),
             opacities=torch.full((len(faces),), FILL_OPACITY),

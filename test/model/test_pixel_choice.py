@@ -1,4 +1,4 @@
-"""Pixels that would be painted on the wrong surface, and what they tell about teeth."""
+"""Pixels that would be painted on the wrong surface."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import torch
 
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import build_base_guess
-from avat3r_ros.model.pixel_choice import misread_pixels, teeth_color
+from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.rig import REGIONS
 
-SKIN, IVORY = torch.tensor([0.7, 0.45, 0.35]), torch.tensor([0.9, 0.86, 0.8])
+SKIN = torch.tensor([0.7, 0.45, 0.35])
 WHITE = torch.tensor([0.95, 0.95, 1.0])
 
 
@@ -107,12 +107,3 @@ def test_a_brow_that_the_fit_puts_above_the_lid_does_not_colour_it(person, templ
     lids = template.region_mask("lid_left", "lid_right")[bound_to]
     assert lids.any()
     torch.testing.assert_close(colors[lids], SKIN.expand(int(lids.sum()), 3), atol=0.02, rtol=0)
-
-
-def test_teeth_have_the_colour_of_the_bright_pixels_in_the_mouth(person, template):
-    assert teeth_color(person, template) is None, "skin-coloured: no teeth are seen"
-    # The whole face counts as mouth here: half of it shows ivory.
-    triangle = int(template.region_mask("inner_mouth").nonzero()[0, 0])
-    person.binding.triangle_ids[person.binding.triangle_ids >= 0] = triangle
-    person.images[0] = torch.where(person.masks[0] > 0.5, IVORY[:, None, None], 0.0)
-    torch.testing.assert_close(teeth_color(person, template), IVORY)

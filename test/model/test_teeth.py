@@ -1,0 +1,166 @@
+"""Teeth: how far they reach and what they look like, read from drawn smiles of the shipped head."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from avat3r_ros import native
+from avat3r_ros.expression import arkit_code
+from avat3r_ros.geometry import intrinsics_matrix, look_at_head
+from avat3r_ros.model.teeth import (
+    GUMS,
+    USUAL_UPPER_M,
+    measure_teeth,
+    paint_teeth,
+    shifted_teeth,
+)
+from avat3r_ros.model.template_colors import TEETH, surface_groups, surface_points
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.types import Camera, ReferenceViews, SurfaceBinding
+
+SIZE, DISTANCE_M = 256, 0.6
+SKIN, DARK = (0.7, 0.45, 0.35), (0.12, 0.04, 0.04)
+LEFT, RIGHT = (0.9, 0.88, 0.8), (0.6, 0.58, 0.55)
+"""Teeth of the subject's left and right side."""
+
+SMILE = dict(mouthSmile=0.9, mouthUpperUp=0.8, mouthLowerDown=0.4, jawOpen=0.45)
+
+
+@pytest.fixture(scope="module")
+def template():
+    return HeadTemplate.load()
+
+
+def photos(template, codes, upper_m=0.0, lower_m=0.0, teeth=True):
+    """The mean head with its teeth moved, seen from in front, bound to the template as it is."""
+    rows = template.triangles[template.region_mask("teeth")].unique().long()
+    down = template.expression_basis[:, rows, 1][arkit_code(jawOpen=1.0).argmax()] < -1e-3
+    triangles = template.triangles.int().numpy()
+    k = intrinsics_matrix(SIZE * DISTANCE_M / 0.26, SIZE / 2, SIZE / 2)
+    pose = look_at_head(0, 0, DISTANCE_M, np.array([0.0, -0.05, 0.0]))
+    inner = template.region_mask("teeth", "tongue", "inner_mouth")
+    images, ids, weights = [], [], []
+    for code in codes:
+        vertices = template.vertices(code=torch.from_numpy(code))
+        moved = vertices.clone()
+        moved[rows, 1] += torch.where(down, lower_m, upper_m)
+        bound = native.rasterize_mesh(vertices.numpy(), triangles, k, pose, SIZE, SIZE)
+        drawn = native.rasterize_mesh(moved.numpy(), triangles, k, pose, SIZE, SIZE)
+        shown = torch.from_numpy(drawn.triangle_ids).long()
+        x = moved[template.triangles.long()[shown.clamp(min=0)], 0].mean(-1)
+        ivory = torch.where((x > 0)[..., None], torch.tensor(LEFT), torch.tensor(RIGHT))
+        image = torch.where(
+            inner[shown.clamp(min=0)][..., None], torch.tensor(DARK), torch.tensor(SKIN)
+        )
+        is_teeth = template.region_mask("teeth")[shown.clamp(min=0)] & (shown >= 0)
+        image = torch.where((is_teeth & teeth)[..., None], ivory, image)
+        images.append((image * (shown >= 0)[..., None]).permute(2, 0, 1))
+        ids.append(torch.from_numpy(bound.triangle_ids).long())
+        weights.append(torch.from_numpy(bound.barycentrics))
+    count = len(codes)
+    mask = (torch.stack(ids) >= 0).float()[:, None]
+    return ReferenceViews(
+        images=torch.stack(images),
+        masks=mask,
+        cameras=Camera(
+            torch.from_numpy(k).float().expand(count, 3, 3),
+            torch.from_numpy(pose).float().expand(count, 4, 4),
+            SIZE,
+            SIZE,
+        ),
+        codes=torch.from_numpy(np.stack(codes)),
+        position_maps=torch.zeros(count, 3, SIZE, SIZE),
+        confidence=mask,
+        binding=SurfaceBinding(torch.stack(ids), torch.stack(weights)),
+        identity=torch.zeros(template.num_identity),
+    )
+
+
+def middles(template):
+    """The middle of every triangle of the teeth: triangles, barycentrics."""
+    faces = (surface_groups(template) == TEETH).nonzero()[:, 0]
+    return faces, torch.full((len(faces), 3), 1 / 3)
+
+
+@pytest.mark.parametrize("upper_m, lower_m", [(0.0, 0.0), (-0.004, 0.0), (-0.002, 0.003)])
+def test_a_smile_tells_how_far_both_rows_reach(template, upper_m, lower_m):
+    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], upper_m, lower_m), template)
+    assert reach.upper_m == pytest.approx(upper_m, abs=1e-3)
+    assert reach.lower_m == pytest.approx(lower_m, abs=1.2e-3)
+    assert float(reach.color.min()) > 0.5
+
+
+def test_nothing_is_read_from_a_shut_mouth_or_a_dark_one(template):
+    for views in (
+        photos(template, [arkit_code()]),
+        photos(template, [arkit_code(**SMILE)], teeth=False),
+    ):
+        reach = measure_teeth(views, template)
+        assert (reach.upper_m, reach.lower_m) == (USUAL_UPPER_M, 0.0) and reach.color is None
+
+
+def test_teeth_that_fill_the_opening_reach_at_least_so_far(template):
+    """The mouth is only opened by 6 mm: what the lip hides may be longer."""
+    half_open = arkit_code(mouthUpperUp=0.5, mouthLowerDown=0.2, jawOpen=0.2)
+    longer = measure_teeth(photos(template, [half_open], upper_m=-0.006), template)
+    assert -0.006 <= longer.upper_m < USUAL_UPPER_M - 5e-4
+
+
+def test_the_jaw_takes_the_lower_row_only(template):
+    faces, weights = middles(template)
+    points = surface_points(template.neutral, template, faces, weights)
+    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], -0.004, 0.002), template)
+    moved = shifted_teeth(points, faces, template, reach) - points
+    front = points[:, 2] > -0.02
+    points, moved = points[front], moved[front]
+    upper = points[:, 1] > -0.0719
+    torch.testing.assert_close(moved[upper, 1], torch.full((int(upper.sum()),), reach.upper_m))
+    torch.testing.assert_close(moved[~upper, 1], torch.full((int((~upper).sum()),), reach.lower_m))
+    assert not moved[:, [0, 2]].any()
+
+
+def test_seen_teeth_have_the_colours_of_the_photo_and_pass_them_on(template):
+    views = photos(template, [arkit_code(), arkit_code(**SMILE)], -0.003)
+    faces, weights = middles(template)
+    colors = paint_teeth(views, template, measure_teeth(views, template), faces, weights, 1.0)
+    points = surface_points(template.neutral, template, faces, weights)
+    front = (points[:, 2] > -0.02) & (points[:, 0].abs() > 0.004) & (points[:, 1] > -0.0716)
+    front &= points[:, 1] < -0.062
+    left = front & (points[:, 0] > 0)
+    right = front & (points[:, 0] < 0)
+    assert left.sum() > 3 and right.sum() > 3
+    torch.testing.assert_close(colors[left].median(0).values, torch.tensor(LEFT), atol=0.05, rtol=0)
+    torch.testing.assert_close(
+        colors[right].median(0).values, torch.tensor(RIGHT), atol=0.05, rtol=0
+    )
+
+
+def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
+    views = photos(template, [arkit_code()])
+    faces, weights = middles(template)
+    reach = measure_teeth(views, template)
+    colors = paint_teeth(views, template, reach, faces, weights, 1.0)
+    points = surface_points(template.neutral, template, faces, weights)
+    tips = (points[:, 1].sub(-0.0716).abs() < 0.006) & (points[:, 2] > -0.012)
+    top = (points[:, 1] > -0.056) & (points[:, 2] > -0.015)
+    back = points[:, 2] < -0.04
+    assert tips.any() and top.any() and back.any()
+    assert float(colors[tips].mean()) > 0.6
+    assert float((colors[top] - torch.tensor(GUMS)).abs().max()) < 0.25
+    assert float(colors[back].mean()) < 0.3
+    half = paint_teeth(views, template, reach, faces, weights, 0.5)
+    torch.testing.assert_close(half, 0.5 * colors)
+
+
+def test_a_photo_from_aside_says_nothing_of_the_front(template):
+    views = photos(template, [arkit_code(**SMILE)], -0.004)
+    aside = look_at_head(np.radians(60), 0, DISTANCE_M, np.array([0.0, -0.05, 0.0]))
+    views = dataclasses.replace(
+        views,
+        cameras=dataclasses.replace(
+            views.cameras, camera_from_head=torch.from_numpy(aside).float()[None]
+        ),
+    )
+    assert measure_teeth(views, template).upper_m == USUAL_UPPER_M
