@@ -9,7 +9,7 @@ Gauss-Newton problem with a closed-form Jacobian:
            + sum robust(|the same, upper less lower lids| / sigma)  opened eyes
            + sum robust(normal · (pixel - target) / sigma)       outlines (outline.py)
            + sum robust(|W (pixels - matched pixels)|)           matches of two photos (matches.py)
-           + |identity|² + (log size)² / sigma²
+           + |identity|² + (log size - log expected size)² / sigma²
            + |(code - tracker's code) / sigma|² + (log focal - log guess)² / sigma²
 
 All are robust (Cauchy): MediaPipe invents landmarks that it cannot see, hair moves outlines, and
@@ -101,12 +101,16 @@ class LandmarkProblem:
         self.normals = template.vertex_normals(template.neutral).double().numpy()[corners].mean(1)
         self._outlines: list[tuple[Outline, SurfacePoints]] = []
         self._matches: list[tuple[Matches, SurfacePoints, np.ndarray]] = []
-        # Change of the landmarks' size per identity coefficient, relative.
-        mean = self._landmarks.mean - self._landmarks.mean.mean(0)
-        self._size = (self._landmarks.identity_basis * mean).sum((1, 2)) / (mean**2).sum()
+        self.expected_log_size = 0.0
         landmark_weights = template.landmark_weights.double().numpy()
         if not landmark_weights.any():
             raise ValueError("expected a template with measured landmarks, got weights of 0")
+        # Change of the face's size per identity coefficient, relative. Weights: were the face's rim
+        # to count like its middle, wide heads would shrink the middle to keep the size.
+        middle = np.average(self._landmarks.mean, axis=0, weights=landmark_weights)
+        weighted = landmark_weights[:, None] * (self._landmarks.mean - middle)
+        self._size = (self._landmarks.identity_basis * weighted).sum((1, 2))
+        self._size /= (weighted * (self._landmarks.mean - middle)).sum()
         self.fixed_identity = identity is not None
         if identity is not None and identity.shape != (template.num_identity,):
             raise ValueError(
@@ -200,6 +204,10 @@ class LandmarkProblem:
             corrected.append(detected - shifts * focal / translation[2])
         self.detected_px = np.stack(corrected)
 
+    def log_size(self, state: FitState) -> float:
+        """Size of a solution's face, as a logarithm relative to the mean head's."""
+        return float(self._size @ state.identity)
+
     def use_outlines(self, outlines: list[Outline]) -> None:
         """Let the next `solve` also bring the outline of each photo to its matte's edge."""
         self._outlines = [(o, self._points_on(o.triangles, o.barycentrics)) for o in outlines]
@@ -275,7 +283,7 @@ class LandmarkProblem:
         """Value that `solve` minimises; infinite when a landmark is not in front of its camera."""
         total = 0.0 if self.fixed_identity else float(state.identity @ state.identity)
         if not self.fixed_identity:
-            total += float((self._size @ state.identity) / SIZE_LOG_SIGMA) ** 2
+            total += ((self.log_size(state) - self.expected_log_size) / SIZE_LOG_SIGMA) ** 2
         for index in range(len(self._matches)):
             total += robust_cost((self._match_errors(state, index) ** 2).sum(1))
         total += float((((state.codes - self.tracker_codes) / self.code_sigmas) ** 2).sum())
@@ -336,7 +344,8 @@ class LandmarkProblem:
             gradient[code] += (state.codes[view] - self.tracker_codes[view]) / self.code_sigmas**2
         size_slope = self._size / SIZE_LOG_SIGMA
         matrix[:num_identity, :num_identity] += np.outer(size_slope, size_slope)
-        gradient[:num_identity] += size_slope * (size_slope @ state.identity)
+        off = (self.log_size(state) - self.expected_log_size) / SIZE_LOG_SIGMA
+        gradient[:num_identity] += size_slope * off
         for index, (match, _, _) in enumerate(self._matches):
             errors = self._match_errors(state, index)
             rows = self._match_rows(state, index, shared)

@@ -1,9 +1,9 @@
 """Joint fit of the head template to all photos: who it is, and where each camera was.
 
 Unknown are one identity for all photos, a pose and an expression of each, and the focal lengths
-that nobody knows. Landmarks fix the face; then, in turns, the outlines of the fitted head are drawn
-and pulled to the edges of the mattes; at last the photos, laid on the head, are matched with each
-other. `landmark_problem.py` holds the cost and its solver.
+that nobody knows. Landmarks fix the face, and the irises its size; then, in turns, the outlines of
+the fitted head are drawn and pulled to the edges of the mattes; at last the photos, laid on the
+head, are matched with each other. `landmark_problem.py` holds the cost and its solver.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from avat3r_ros.capture.fit_terms import FitState
+from avat3r_ros.capture.irises import iris_widths_m, log_size_from_irises
 from avat3r_ros.capture.landmark_problem import LandmarkProblem
 from avat3r_ros.capture.matches import MatchFinder
 from avat3r_ros.capture.outline import Outline, find_outline
@@ -95,8 +96,8 @@ def fit_template(
         template: The head model, with measured landmarks.
         mattes: Share of each pixel that belongs to the person, [0, 1], of each whole photo; the
             head's outline is fitted to them. Landmarks alone if None.
-        images: The photos, RGB: they are matched with each other, which holds their cameras
-            together. Not done if None.
+        images: The photos, RGB: their irises are measured, which tells the head's size, and they
+            are matched with each other, which holds their cameras together. Not done if None.
         shared_focal: Photos of equal size and unknown focal length come from one camera; False
             gives each photo its own.
         landmark_bias: Known errors of the tracker that found the landmarks, taken off them; none
@@ -189,6 +190,9 @@ def _solve(
         if landmark_bias is not None:
             problem.correct_landmarks(landmark_bias, state)
         state = problem.solve(state)
+    if images is not None:
+        problem.expected_log_size = _log_size(problem, state, template, images, observations)
+        state = problem.solve(state)
     for _ in range(OUTLINE_ROUNDS if mattes is not None else 0):
         problem.use_outlines(_outlines(problem, state, template, mattes))
         state = problem.solve(state)
@@ -215,6 +219,24 @@ def _solve(
         residual_px=problem.residual_px(state),
         num_matches=None if images is None else problem.num_matches(state),
     )
+
+
+def _log_size(
+    problem: LandmarkProblem,
+    state: FitState,
+    template: HeadTemplate,
+    images: Sequence[np.ndarray],
+    observations: Sequence[FaceObservation],
+) -> float:
+    """Size of the head as its irises tell."""
+    widths = []
+    posed = zip(*_posed_heads(problem, state, template), images, observations, strict=True)
+    for vertices, intrinsics, pose, image, observation in posed:
+        points = template.landmarks(torch.from_numpy(vertices)).double().numpy()
+        points = points @ pose[:3, :3].T + pose[:3, 3]
+        landmarks = observation.face.landmarks_px
+        widths += iris_widths_m(image, landmarks, points, float(intrinsics[0, 0]))
+    return log_size_from_irises(widths, problem.log_size(state))
 
 
 def _outlines(

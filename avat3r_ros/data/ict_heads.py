@@ -54,7 +54,10 @@ _CROWN_M = np.array([0.0, 0.012, -0.095])
 """Middle of the skull: hair moves along rays from here."""
 
 _IRIS_RADIUS_M, _PUPIL_RADIUS_M = 0.00585, 0.002
-"""The visible iris is 11.7 mm wide in nearly everybody."""
+"""The visible iris is 11.7 mm wide in the mean."""
+
+_IRIS_SPREAD = 0.04
+"""Of its width among adults, relative."""
 
 _FACE_OUTLINE_M = np.array(
     [
@@ -270,6 +273,8 @@ class _Paint:
         self.hair_color = np.array([0.05, 0.03, 0.02]) * np.exp(rng.uniform(-0.8, 1.6))
         self._iris = rng.uniform(0.03, 0.3) * np.array([0.8, 0.9, 1.0]) ** rng.uniform(-3, 3)
         self._brow_lift = rng.uniform(-0.002, 0.002)
+        own = np.random.default_rng(self._seed)
+        self._iris_radius_m = _IRIS_RADIUS_M * np.exp(_IRIS_SPREAD * own.normal())
         self._eyes = []
         for name in ("eye_left", "eye_right"):
             ball = rest[slice(*_PARTS[name])]
@@ -304,7 +309,7 @@ class _Paint:
             across = np.linalg.norm((rest[rows] - center)[:, :2], axis=1)
             ahead = rest[rows][:, 2] > center[2]
             white = np.array([0.72, 0.68, 0.66])
-            iris = _soft(1 - across / _IRIS_RADIUS_M, 0.08) * ahead
+            iris = _soft(1 - across / self._iris_radius_m, 0.08) * ahead
             pupil = _soft(1 - across / _PUPIL_RADIUS_M, 0.1) * ahead
             out[rows] = _mixed(_mixed(white, self._iris, iris), np.full(3, 0.005), pupil)
         return out.astype(np.float32)

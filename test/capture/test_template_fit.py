@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from avat3r_ros.capture import template_fit
 from avat3r_ros.capture.fit_terms import LIDS
+from avat3r_ros.capture.irises import READ_IRIS_M, log_size_from_irises
 from avat3r_ros.capture.template_fit import FaceObservation, fit_template, refit_pose
 from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
@@ -171,6 +173,19 @@ def test_eyes_are_as_open_as_their_lids_whatever_the_tracker_says(template):
                 for p in (pixels, truth.landmarks_px[view])
             )
             assert opened == pytest.approx(true, abs=0.8)  # 0.8 mm
+
+
+def test_the_head_takes_the_size_that_its_irises_tell(template, monkeypatch):
+    """Irises that come out 6 % narrow belong to a larger head, farther away; poses stay."""
+    truth = make_truth(template, 0, noise_px=0.0, spread=0.0, code_noise=0.0)
+    images = [np.full((HEIGHT, WIDTH, 3), 128, np.uint8)] * len(truth.poses)
+    monkeypatch.setattr(template_fit, "iris_widths_m", lambda *_: [0.94 * READ_IRIS_M] * 2)
+    fit = fit_template(truth.observations, template, images=images)
+    expected = np.exp(log_size_from_irises([0.94 * READ_IRIS_M] * 8, 0.0))
+    assert expected > 1.03
+    for found, true in zip(fit.camera_from_head, truth.poses, strict=True):
+        assert found[2, 3] / true[2, 3] == pytest.approx(expected, abs=0.01)
+        assert angle_deg(found, true) < 0.5
 
 
 def test_outliers_barely_matter(template):
