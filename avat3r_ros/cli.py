@@ -59,7 +59,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     doctor = _command(subparsers, "doctor", "Show what this machine has; get model files it lacks.")
     doctor.add_argument(
-        "--download", metavar="MODEL", help="fetch face_landmarker, selfie_segmenter or dust3r"
+        "--download",
+        metavar="MODEL",
+        help="fetch face_landmarker, hand_landmarker, selfie_segmenter or dust3r",
     )
     doctor.add_argument(
         "--accept-licence", action="store_true", help="agree to the licence that --download shows"

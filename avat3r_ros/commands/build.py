@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.capture.frame_selection import FrameSelector
+from avat3r_ros.capture.hands import HandFinder
 from avat3r_ros.capture.photos import load_photo
 from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import output_path
@@ -92,19 +93,20 @@ def _position_prior(
 
 
 def select_from_video(path: str | pathlib.Path, num_views: int):
-    """Choose sharp, well spread frames of one person from a video.
+    """Choose sharp, well spread frames of one person from a video, with no hand before the face.
 
     Raises:
         ValueError: The video ends before enough usable views were seen; says what was missing.
     """
-    selector = FrameSelector(num_views=num_views)
-    with FaceTracker(smoothing=None) as tracker:
+    with FaceTracker(smoothing=None) as tracker, HandFinder() as hands:
+        selector = FrameSelector(num_views=num_views, covered=hands.covers)
         for time_s, image in tqdm(iter_frames(path), desc="choosing frames", unit=" frames"):
             selector.offer(image, tracker.track(image, time_s))
     selected = selector.selected()
     if len(selected) < 3:
         raise ValueError(
             f"{path}: only {len(selected)} usable views of a face found, expected at least 3; "
-            "film the face while the head turns slowly left, right, up and down"
+            "film the face, with nothing before it, while the head turns slowly left, right, up "
+            "and down"
         )
     return [frame.image for frame in selected], [frame.face for frame in selected]

@@ -138,6 +138,7 @@ CHECKS: dict[str, Callable[[], tuple[str, str]]] = {
     "compiler": _compiler,
     "ROS 2": _ros,
     "face landmarker": _model("face_landmarker"),
+    "hand landmarker": _model("hand_landmarker"),
     "segmenter": _model("selfie_segmenter"),
     "DUSt3R": _dust3r,
     "trained weights": _weights,

@@ -215,3 +215,19 @@ def test_bad_settings_and_images_are_refused(sharp):
         FrameSelector(2)
     with pytest.raises(ValueError, match="uint8 RGB, got .* float64"):
         FrameSelector().offer(sharp / 255.0, face())
+
+
+def test_covered_faces_are_refused_and_only_asked_about_if_they_would_be_kept(sharp, blurred):
+    asked = []
+
+    def covered(image, seen):
+        asked.append(image)
+        return len(asked) == 1
+
+    selector = FrameSelector(covered=covered)
+    assert selector.offer(sharp, face()).reason == "a hand covers part of the face"
+    assert selector.selected() == []
+    assert selector.offer(sharp, face()).accepted
+    assert not selector.offer(blurred, face()).accepted
+    assert not selector.offer(sharp, NO_FACE).accepted
+    assert len(asked) == 2

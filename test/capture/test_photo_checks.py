@@ -127,6 +127,31 @@ def test_sunglasses_are_named(photos, tracker, template):
     assert choice.warnings[0].startswith("front.jpg: the eyes look unlike")
 
 
+def with_hand(photo, tracker, draw_hand):
+    face = tracker.track(photo, 0.0)
+    height = face.box_px[3] - face.box_px[1]
+    wrist = face.landmarks_px[13] + np.array([0.1, 0.65]) * height
+    return draw_hand(photo, wrist, 0.95 * height, -0.2, (190, 120, 90))
+
+
+def test_a_hand_before_the_face_is_named_and_left_out(photos, tracker, template, draw_hand):
+    covered = with_hand(photos[1], tracker, draw_hand)
+    choice = chosen(replaced(photos, 1, covered), tracker, template)
+    assert choice.kept == [0, 2, 3]
+    assert choice.warnings == [
+        "front.jpg: a hand covers part of the face; take it away (built without this photo)"
+    ]
+
+
+def test_among_three_photos_a_hand_is_named_but_kept(photos, tracker, template, draw_hand):
+    covered = with_hand(photos[1], tracker, draw_hand)
+    choice = chosen([photos[0], covered, photos[2]], tracker, template)
+    assert choice.kept == [0, 1, 2]
+    assert choice.warnings == [
+        "front.jpg: a hand covers part of the face; take it away, or replace this photo"
+    ]
+
+
 def test_a_dark_photo_is_named(photos, tracker, template):
     dark = (photos[1] * 0.12).astype(np.uint8)
     warnings = chosen(replaced(photos, 1, dark), tracker, template).warnings

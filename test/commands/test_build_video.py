@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from avat3r_ros.capture.frame_selection import camera_direction
+from avat3r_ros.capture.hands import HandFinder
 from avat3r_ros.capture.video import VideoWriter
 from avat3r_ros.commands.build import select_from_video
 from avat3r_ros.data.operator import SyntheticOperator
@@ -47,3 +48,11 @@ def test_sharp_frames_from_all_sides_are_chosen(tmp_path, operator):
 def test_a_video_without_turns_says_how_to_film(tmp_path, operator):
     with pytest.raises(ValueError, match=r"only \d usable views.*turns slowly"):
         select_from_video(film(tmp_path / "still.mp4", 1.0, operator), 4)
+
+
+def test_frames_with_a_hand_before_the_face_are_not_taken(tmp_path, operator, monkeypatch):
+    path = film(tmp_path / "hand.mp4", 3.0, operator)
+    assert len(select_from_video(path, 4)[0]) >= 3
+    monkeypatch.setattr(HandFinder, "covers", lambda self, image, face: True)
+    with pytest.raises(ValueError, match=r"only 0 usable views.*nothing before it"):
+        select_from_video(path, 4)
