@@ -103,6 +103,10 @@ def camera_of(body_camera: Camera, face: FaceState) -> Camera:
     )
 
 
+DISCOVERY_S = 1.5
+"""Within this time other nodes on the network are heard of."""
+
+
 @contextlib.contextmanager
 def listening() -> Iterator["DemoRecorder"]:
     """A recorder that is spun by a thread of its own while the block runs."""
@@ -180,6 +184,20 @@ class DemoRecorder(Node):
             if time.monotonic() > end_s:
                 raise RuntimeError(f"{what} did not appear within {timeout_s:g} s")
             time.sleep(0.05)
+
+    def refuse_company(self) -> None:
+        """Make sure that the graph which is about to start will be alone.
+
+        Raises:
+            RuntimeError: Somebody publishes expressions or rendered images already.
+        """
+        time.sleep(DISCOVERY_S)
+        if self.count_publishers("expression") or self.count_publishers("rendered/image_raw"):
+            domain = os.environ.get("ROS_DOMAIN_ID", "0")
+            raise RuntimeError(
+                f"another avat3r graph runs in ROS domain {domain} and would mix with this one; "
+                "stop it, or keep them apart: ROS_DOMAIN_ID=17 avat3r demo"
+            )
 
     def graph_ready(self) -> bool:
         """Whether builder, tracker, renderer and camera can be talked to."""

@@ -124,7 +124,10 @@ def run_demo(folder: pathlib.Path, *, smoke: bool = False) -> int:
 
 def record(drive_s: float) -> tuple[Recording, Avatar, DemoRecorder]:
     """Start the graph as processes, let the operator perform, and stop everything again."""
-    with graph() as processes, listening() as recorder:
+    with contextlib.ExitStack() as stack:
+        recorder = stack.enter_context(listening())
+        recorder.refuse_company()
+        processes = stack.enter_context(graph())
         with recorder.timed("start"):
             recorder.wait_for("all nodes", recorder.graph_ready, START_TIMEOUT_S, processes.check)
         recorder.keep_drivers = True
