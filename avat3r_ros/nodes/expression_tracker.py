@@ -47,7 +47,7 @@ class TrackerConfig:
         max_faces: Faces looked for; the largest is tracked, the others are only counted.
         smooth: Remove jitter (smoothing.*); off passes measurements through.
         full_range: Stretch scores so that 1 is the full movement, and learn the driver's range; off
-            passes the landmarker's own scores through.
+            passes the landmarker's scores above rest.
         compressed: Subscribe to image_raw/compressed instead of image_raw.
         publish_tf: Broadcast the face's frame face_<face_id> (REP-155); needs ROS's tf2_ros.
         face_id: Identifier in the name of the face's frame.

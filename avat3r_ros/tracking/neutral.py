@@ -22,8 +22,9 @@ MAX_SPREAD = 0.25
 MAX_NEUTRAL = 0.7
 """A score above this is an expression, and subtracting it would leave no range."""
 
-TYPICAL_NEUTRAL = arkit_code(browOuterUp=0.06, browDown=0.06, eyeBlink=0.05)
-"""Median reading of 14 resting synthetic heads, for the units whose range is small beside it."""
+TYPICAL_NEUTRAL = arkit_code(browOuterUp=0.06, browDown=0.06, eyeBlink=0.05, eyeSquint=0.4)
+"""Median reading of 14 resting synthetic heads, for the units whose range is small beside it.
+Resting people and heads read as squinting, by 0.1 to 0.7."""
 
 
 def neutral_from_codes(codes: Sequence[Float[np.ndarray, "52"]]) -> Float[np.ndarray, "52"]:

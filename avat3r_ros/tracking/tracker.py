@@ -52,8 +52,8 @@ class FaceTracker:
             takes unrelated images.
         template: Head that is posed; the shipped one if None.
         full_range: Codes are shares of the full movement (response.py); False passes the
-            landmarker's own scores through, above rest where that was calibrated. None: True for
-            smoothed video, where the person's range can be learned.
+            landmarker's scores above rest. None: True for smoothed video, where the person's
+            range can be learned.
 
     Raises:
         ValueError: A setting outside its range, or a model file that is not the published one.
@@ -248,14 +248,12 @@ class FaceTracker:
         self, scores: np.ndarray
     ) -> tuple[Float[np.ndarray, "52"], Float[np.ndarray, "2"]]:
         """Code and gaze from the landmarker's scores."""
-        code = scores
-        if self._neutral is not None:
-            code = relative_to_neutral(code, self._neutral)
+        code = relative_to_neutral(
+            scores, TYPICAL_NEUTRAL if self._neutral is None else self._neutral
+        )
         gaze = gaze_from_code(code)
         if self._response is None:
             return code, gaze
-        if self._neutral is None:
-            code = relative_to_neutral(code, TYPICAL_NEUTRAL)
         if self._smoothing is not None:  # unrelated or noisy images teach nothing about a person
             self._response.learn(code)
         return self._response.stretch(code), gaze

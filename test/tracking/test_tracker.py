@@ -10,6 +10,7 @@ from avat3r_ros.geometry import intrinsics_matrix
 from avat3r_ros.model_files import find_model
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
 from avat3r_ros.tracking.landmarker import RECOUNT_EVERY, Landmarker, RawFace
+from avat3r_ros.tracking.neutral import TYPICAL_NEUTRAL, relative_to_neutral
 from avat3r_ros.tracking.response import TYPICAL_REACH
 from avat3r_ros.types import FaceState
 
@@ -316,10 +317,14 @@ def test_full_movements_reach_one_and_the_range_adapts(tracker, scripted, seen):
     assert smiles(scripted, seen, [0.4], 20.0) == pytest.approx(before[:1]), "forgotten"
 
 
-def test_scores_of_stills_pass_through_unless_asked_for(face_image, seen):
+def test_stills_are_above_typical_rest_and_not_stretched_unless_asked_for(face_image, seen):
     with FaceTracker(running_mode="image") as tracker:
         state = tracker.track(face_image, 0.0)
-    np.testing.assert_allclose(state.code, seen.scores, atol=1e-6)
+    expected = relative_to_neutral(seen.scores, TYPICAL_NEUTRAL)
+    np.testing.assert_allclose(state.code, expected, atol=1e-6)
+    for side in ("Left", "Right"):  # resting people read as squinting
+        squint = ARKIT_INDEX[f"eyeSquint{side}"]
+        assert seen.scores[squint] > 0.2 and state.code[squint] < 0.1
     with FaceTracker(running_mode="image", full_range=True) as tracker:
         codes = [tracker.track(face_image, 0.0).code for _ in range(2)]
     np.testing.assert_array_equal(*codes, "still images teach nothing")
