@@ -29,13 +29,13 @@ from avat3r_ros.pipeline import BuildResult, build_avatar_from_photos, crop_targ
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
-from avat3r_ros.training.face_scores import landmark_distance, tracked
+from avat3r_ros.training.face_scores import identity_distance, landmark_distance, tracked
 from avat3r_ros.training.metrics import psnr, ssim
 from avat3r_ros.training.textured_mesh import TexturedMesh, nearest_view
 from avat3r_ros.types import Avatar, Camera, ReferenceViews
 
 METHODS = ("avatar", "nearest photo on mesh", "all photos on mesh", "nearest photo alone")
-SCORES = ("psnr_db", "ssim", "landmark_distance_px")
+SCORES = ("psnr_db", "ssim", "landmark_distance_px", "identity_distance")
 
 MIN_REFERENCES = 2
 """A build takes three; of three photos of a person two remain when one is left out."""
@@ -90,7 +90,7 @@ def score_targets(
     in exposure and white balance: one gain per colour brings each prediction to the target, chosen
     for its best PSNR. PSNR and SSIM are taken inside the target's matte on black; the landmark
     distance is the mean over 468 MediaPipe landmarks, in pixels of the crop, nan where the tracker
-    finds no face in the prediction.
+    finds no face in the prediction; the identity distance is that of `identity_distance`.
 
     Returns:
         One row per target: its name, the reference nearest to it, and the scores of each method;
@@ -113,6 +113,7 @@ def score_targets(
                     "psnr_db": float(psnr(picture, target, mask)),
                     "ssim": float(ssim(picture[None], target[None], mask[None])),
                     "landmark_distance_px": landmark_distance(seen[:1], seen[1:]),
+                    "identity_distance": identity_distance(picture[None], target[None], seen[:1]),
                 }
                 pictures.append(picture)
             rows.append(row)
@@ -167,12 +168,12 @@ def _gains(picture: Float[Tensor, "3 h w"], target: Float[Tensor, "3 h w"]) -> T
 def _table(rows: list[dict], mean: dict[str, dict[str, float]]) -> str:
     """Scores of all methods, target by target and on average."""
     width = max(len(row["target"]) for row in [*rows, {"target": "mean"}])
-    lines = [" " * width + "".join(f"  {method:>21}" for method in METHODS)]
+    lines = [" " * width + "".join(f"  {method:>26}" for method in METHODS)]
     for name, scores in [(row["target"], row) for row in rows] + [("mean", mean)]:
         cells = [
             f"{scores[m]['psnr_db']:5.2f} dB {scores[m]['ssim']:.3f} "
-            f"{scores[m]['landmark_distance_px']:4.1f} px"
+            f"{scores[m]['landmark_distance_px']:4.1f} px {scores[m]['identity_distance']:.2f}"
             for m in METHODS
         ]
-        lines.append(f"{name:>{width}}" + "".join(f"  {cell:>21}" for cell in cells))
+        lines.append(f"{name:>{width}}" + "".join(f"  {cell:>26}" for cell in cells))
     return "\n".join(lines)

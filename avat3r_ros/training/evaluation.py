@@ -22,6 +22,7 @@ from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.training.face_scores import (
     UNITS,
+    identity_distance,
     landmark_distance,
     likeness,
     likeness_picture,
@@ -53,6 +54,7 @@ SCORES = {
     "found": "faces found",
     "expression": "expression error",
     "likeness": "likeness",
+    "identity": "identity distance",
     "flicker": "flicker",
     "moving_mm": "moving points, mm",
     "all_mm": "all points, mm",
@@ -130,6 +132,7 @@ def score_people(
         true picture; `found`, the share of faces the tracker still finds in the rendering (the
         others have no `akd_px` and no `expression`, so a method that loses faces is flattered);
         `expression`, the mean over units of the difference between codes read of both;
+        `identity` (`face_scores.identity_distance`) in the first picture of each expression;
         `flicker` (`metrics.flicker`) over a ramp from one expression to another; `moving_mm` and
         `all_mm`, the distance of reference points from their true place (of those that truly move,
         and of all).
@@ -153,7 +156,7 @@ def score_person(
 ) -> PersonResult:
     """Scores of all methods on one person's targets; see `score_people`.
 
-    Without a tracker there is neither `akd_px`, `found` nor `expression`, and there are no faces.
+    Without a tracker there is none of `akd_px`, `found`, `expression` and `identity`, and no faces.
     """
     result = PersonResult(one.seed)
     expressions = [(one.shown == row).nonzero()[:, 0] for row in range(len(one.codes))]
@@ -182,6 +185,7 @@ def score_person(
                 scores["akd_px"] = landmark_distance(seen[row], faces)
                 scores["found"] = share_found(seen[row], faces)
                 # The first picture is where the driver's expression was read.
+                scores["identity"] = identity_distance(rgb[:1], truth[:1], seen[row][:1])
                 errors = unit_errors(seen[row][0], faces[0])
                 if errors:
                     scores["expression"] = statistics.fmean(errors.values())

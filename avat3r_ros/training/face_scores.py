@@ -1,4 +1,4 @@
-"""What the tracker says of rendered faces: landmarks, expression, likeness.
+"""What the tracker says of rendered faces: landmarks, expression, likeness, identity.
 
 The tracker is MediaPipe's face landmarker, on the driver's scale, picture by picture.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from avat3r_ros.capture.face_descriptor import describe_faces
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.tracking import FaceTracker
@@ -64,6 +65,30 @@ def unit_errors(truth: FaceState, seen: FaceState) -> dict[str, float]:
                              for u in units]))
         for name, units in UNITS.items()
     }  # fmt: skip
+
+
+def identity_distance(
+    images: Float[Tensor, "t 3 h w"], truth: Float[Tensor, "t 3 h w"], where: Sequence[FaceState]
+) -> float:
+    """Mean distance of faces from their truth for a face recogniser; nan where no face is.
+
+    0 is the same picture; one person's photos are below about 0.5, two people's above 0.6 if real
+    and above 0.4 if drawn (docs/real_photos.md).
+
+    Args:
+        images: Renderings in [0, 1].
+        truth: True pictures of the same moments.
+        where: The faces in the true pictures, by which both are cut.
+    """
+    seen = [i for i, face in enumerate(where) if face.detected]
+    if not seen:
+        return float("nan")
+    faces = [where[i] for i in seen]
+    drawn, true = (
+        describe_faces([uint8_image(some[i].clamp(0, 1).numpy()) for i in seen], faces)
+        for some in (images, truth)
+    )
+    return float(np.linalg.norm(drawn - true, axis=1).mean())
 
 
 def likeness_picture(

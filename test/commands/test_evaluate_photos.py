@@ -22,6 +22,7 @@ def test_each_photo_is_predicted_from_all_others(tmp_path, monkeypatch, capsys):
         rounds.append((references, targets))
         assert fewest == len(references) == 2, "a build takes three otherwise"
         scores = {"psnr_db": 10.0 * len(rounds), "ssim": 0.5, "landmark_distance_px": 1.0}
+        scores["identity_distance"] = 0.25
         row = {"target": targets[0]} | dict.fromkeys(evaluate_photos.METHODS, scores)
         picture = torch.zeros(8, 8, 3).byte().numpy()
         return [row], [[picture] * (1 + len(evaluate_photos.METHODS))]
@@ -32,7 +33,7 @@ def test_each_photo_is_predicted_from_all_others(tmp_path, monkeypatch, capsys):
     assert rounds == [(["b", "c"], ["a"]), (["a", "c"], ["b"]), (["a", "b"], ["c"])]
     stored = json.loads((tmp_path / "scores.json").read_text())
     assert stored["mean"]["avatar"]["psnr_db"] == 20
-    assert "20.00 dB" in capsys.readouterr().out
+    assert "20.00 dB 0.500  1.0 px 0.25" in capsys.readouterr().out
 
 
 def test_exposure_and_white_balance_are_no_error():

@@ -14,6 +14,7 @@ from avat3r_ros.training import evaluation
 from avat3r_ros.training.evaluation import PersonResult, score_person, summary
 from avat3r_ros.training.face_scores import (
     UNITS,
+    identity_distance,
     landmark_distance,
     likeness,
     likeness_picture,
@@ -96,6 +97,14 @@ def test_faces_are_compared_with_their_truth(template):
     assert np.isnan(share_found([lost], mine))
     assert unit_errors(mine[0], lost) == {}
     assert likeness_picture(one.images[0], lost) is None
+    assert identity_distance(one.images[:1], one.images[:1], mine) == 0
+    apart = identity_distance(other.images[:1], one.images[:1], mine)
+    assert apart > 0.3
+    both = identity_distance(
+        torch.cat([other.images[:1], one.images[:1]]), one.images[[0, 0]], mine * 2
+    )
+    assert both == pytest.approx(apart / 2, rel=1e-3)
+    assert np.isnan(identity_distance(one.images[:1], one.images[:1], [lost]))
     a, b = likeness_picture(one.images[0], mine[0]), likeness_picture(other.images[0], theirs[0])
     mean = (a + b) / 2
     assert likeness([a], [a], mean) == pytest.approx(1)
