@@ -27,10 +27,10 @@ FOCAL_GUESS = 1.0
 lenses (1.5)."""
 
 FOCAL_LOG_SIGMA = 0.03
-"""How far (factor e^sigma) an unknown focal length strays from the guess. Ours, far tighter than
-cameras differ: landmarks say nothing of perspective (MediaPipe draws faces as from afar), and hair
-that is taken for the head's outline says something wrong. With 0.35 the estimate was further from
-the truth (23 % median, up to a factor of 2.7) than the guess."""
+"""How far (factor e^sigma) an unknown focal length may stray from the guess, or from what
+`focal.py` found, while all is fitted together. Ours, far tighter than either is sure: hair that is
+taken for the head's outline says something wrong of perspective. With 0.35 the estimate was further
+from the truth (23 % median, up to a factor of 2.7) than the guess."""
 
 SIZE_LOG_SIGMA = 0.01
 """How far the size of the face strays from what is known of it, by its irises (`irises.py`) or as

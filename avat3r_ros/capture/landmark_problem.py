@@ -17,6 +17,8 @@ flow slides. W whitens the four pixel errors of a match: its surface point may l
 head by `SHAPE_SIGMA_M`, which moves it in both photos alike.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -124,6 +126,7 @@ class LandmarkProblem:
             [next(s for prefix, s in CODE_SIGMA.items() if n.startswith(prefix)) for n in ARKIT_52]
         )
         self.focal_known = np.array([focal is not None for focal in focals_px])
+        self._focal_held = self.focal_known
         self.log_focal_guess = np.log(
             [
                 focal or FOCAL_GUESS * size
@@ -131,6 +134,8 @@ class LandmarkProblem:
             ]
         )
         self._start(identity)
+        focals = np.exp(self.log_focal_guess)[camera_of]
+        self._pixels_per_metre = focals / self.start.translations[:, 2]
         self._set_sigmas(landmark_weights)
 
     def _start(self, identity: np.ndarray | None) -> None:
@@ -176,8 +181,7 @@ class LandmarkProblem:
             facing = ((self.normals @ rotation.T) * to_camera).sum(1)
             shown = np.clip(2 * facing + MIN_FACING, MIN_FACING, 1)
             weights = landmark_weights * shown
-            focal = np.exp(self.log_focal_guess[self.camera_of[view]])
-            pixels_per_metre = focal / translation[2]
+            pixels_per_metre = self._pixels_per_metre[view]
             self.sigmas[view] = np.hypot(LANDMARK_SIGMA_M * pixels_per_metre, LANDMARK_SIGMA_PX)
             self.sigmas[view] /= np.sqrt(weights)
             sigma = np.hypot(OPENING_SIGMA_M * pixels_per_metre, OPENING_SIGMA_PX)
@@ -203,6 +207,34 @@ class LandmarkProblem:
             focal = np.exp(state.log_focals[self.camera_of[view]])
             corrected.append(detected - shifts * focal / translation[2])
         self.detected_px = np.stack(corrected)
+
+    def expect_focals(self, log_focals: np.ndarray, *, hold: bool) -> None:
+        """Let the next `solve` start from other focal lengths of unknown cameras.
+
+        Args:
+            log_focals: Logarithm for each camera, pixels.
+            hold: They stay as they are; otherwise they are the new guess.
+        """
+        self.log_focal_guess = log_focals.copy()
+        self._focal_held = np.ones_like(self.focal_known) if hold else self.focal_known
+
+    def moved(self, state: FitState, log_focals: np.ndarray) -> FitState:
+        """A solution with other focal lengths, and heads at the distances that keep their size."""
+        factor = np.exp(log_focals - state.log_focals)[self.camera_of, None]
+        translations = state.translations * np.concatenate(
+            [np.ones((len(factor), 2)), factor], axis=1
+        )
+        return replace(state, translations=translations, log_focals=log_focals.copy())
+
+    def focal_evidence(self, state: FitState, matches_share: float) -> float:
+        """Cost of landmarks, expressions and a share of that of matches (`focal.py`)."""
+        total = float((((state.codes - self.tracker_codes) / self.code_sigmas) ** 2).sum())
+        for index in range(len(self._matches)):
+            errors = self._match_errors(state, index)
+            total += matches_share * robust_cost((errors**2).sum(1))
+        for view in range(len(self.detected_px)):
+            total += robust_cost((self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2)
+        return total
 
     def log_size(self, state: FitState) -> float:
         """Size of a solution's face, as a logarithm relative to the mean head's."""
@@ -274,9 +306,8 @@ class LandmarkProblem:
         pixels = self._project(surface, state, view)[1] + self.centers_px[view]
         errors = ((pixels - outline.target_px) * outline.normal).sum(1)
         inside = np.where(outline.one_sided, 0.0, INSIDE_WEIGHT)
-        focal = np.exp(state.log_focals[self.camera_of[view]])
         # The first pose sets the scale: with the current one, a far head would be a cheap head.
-        sigma = np.hypot(OUTLINE_SIGMA_M * focal / self.start.translations[view, 2], 1.0)
+        sigma = np.hypot(OUTLINE_SIGMA_M * self._pixels_per_metre[view], 1.0)
         return errors, np.where(errors > 0, 1.0, inside) / sigma**2
 
     def cost(self, state: FitState) -> float:
@@ -390,7 +421,7 @@ class LandmarkProblem:
         num_identity = len(state.identity)
         frozen = np.zeros(len(gradient), bool)
         frozen[:num_identity] = self.fixed_identity
-        frozen[num_identity : num_identity + len(self.focal_known)] = self.focal_known
+        frozen[num_identity : num_identity + len(self.focal_known)] = self._focal_held
         blocks = gradient[num_identity + len(self.focal_known) :].reshape(len(state.codes), -1)
         pressed = (state.codes <= 0) & (blocks[:, 6:] > 0) | (state.codes >= 1) & (
             blocks[:, 6:] < 0
@@ -411,8 +442,13 @@ class LandmarkProblem:
             state.log_focals + step[num_identity : num_identity + num_groups],
         )
 
-    def solve(self, state: FitState) -> FitState:
-        """Minimise the cost from an earlier solution or `start` (damped, with an active set)."""
+    def solve(self, state: FitState, *, tolerance: float = 1e-4) -> FitState:
+        """Minimise the cost from an earlier solution or `start` (damped, with an active set).
+
+        Args:
+            state: Where to start.
+            tolerance: Relative gain of a step at which to stop.
+        """
         cost, damping = self.cost(state), 1e-3
         for _ in range(MAX_ITERATIONS):
             matrix, gradient = self._normal_equations(state)
@@ -430,7 +466,7 @@ class LandmarkProblem:
                     state, cost, damping = candidate, candidate_cost, damping / 5
                     break
                 damping *= 5
-            if improvement < 1e-4 * cost:
+            if improvement < tolerance * cost:
                 break
         return state
 

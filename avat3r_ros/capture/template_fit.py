@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from avat3r_ros.capture.fit_terms import FitState
+from avat3r_ros.capture.focal import refine_focal
 from avat3r_ros.capture.irises import iris_widths_m, log_size_from_irises
 from avat3r_ros.capture.landmark_problem import LandmarkProblem
 from avat3r_ros.capture.matches import MatchFinder
@@ -202,7 +203,7 @@ def _solve(
         problem.use_matches(found, state)
         if mattes is not None:
             problem.use_outlines(_outlines(problem, state, template, mattes))
-        state = problem.solve(state)
+        state = refine_focal(problem, problem.solve(state))
     focals = np.exp(state.log_focals)[camera_of]
     return TemplateFit(
         identity=state.identity.astype(np.float32),
