@@ -28,6 +28,13 @@ EVENING_PX = 20.0
 """Width of what counts as light rather than face. Finer differences than this are shared by all
 faces, coarser ones by all photos in one light."""
 
+NOISE = 3.0
+"""Contrast of brightness, 0 to 255, that is not amplified."""
+
+FINE_EVENING_PX, FINE_NOISE = 3.0, 0.2
+"""Likewise for what tells left from right, of pictures evened before: moles, creases, the shape of
+a brow. Anything coarser changes sides with the light."""
+
 MIN_FACING, FULL_FACING = 0.25, 0.75
 MIN_SEEN_PX = 200.0
 """Pixels that both photos see, below which nothing is said about them."""
@@ -87,7 +94,7 @@ class FrontalFaces:
             )
             seen = np.zeros((SIZE, SIZE), np.float32)
             seen[shown] = ((facing - MIN_FACING) / (FULL_FACING - MIN_FACING)).clip(0, 1)
-            self._pictures.append(_evened(picture, seen))
+            self._pictures.append(_evened(picture, seen, EVENING_PX, NOISE))
             self._seen.append(seen)
 
     def likeness(self, part: str = "face") -> Float[np.ndarray, "v v"]:
@@ -96,20 +103,20 @@ class FrontalFaces:
         Args:
             part: "face", "eyes" or "mouth".
         """
-        count = len(self._pictures)
-        matrix = np.full((count, count), np.nan)
-        for a in range(count):
-            for b in range(a):
-                weight = self._seen[a] * self._seen[b] * self._parts[part]
-                total = weight.sum()
-                if total < MIN_SEEN_PX:
-                    continue
-                first, second = (
-                    p - (p * weight).sum() / total for p in (self._pictures[a], self._pictures[b])
-                )
-                norm = np.sqrt((weight * first**2).sum() * (weight * second**2).sum())
-                matrix[a, b] = matrix[b, a] = (weight * first * second).sum() / max(norm, 1e-6)
-        return matrix
+        return _correlations(self._pictures, [seen * self._parts[part] for seen in self._seen])
+
+    def sidedness(self) -> Float[np.ndarray, "v v"]:
+        """Correlation of what sets the left apart from the right, of each two faces, [-1, 1].
+
+        Below 0 one of the two photos is likely mirrored; nan where they share too little.
+        """
+        fine = [
+            _evened(picture, seen, FINE_EVENING_PX, FINE_NOISE)
+            for picture, seen in zip(self._pictures, self._seen, strict=True)
+        ]
+        # The picture is symmetric about its middle column, so that flipping it swaps the sides.
+        differences = [picture - picture[:, ::-1] for picture in fine]
+        return _correlations(differences, [seen * seen[:, ::-1] for seen in self._seen])
 
 
 def standing_out(likeness: Float[np.ndarray, "v v"]) -> Float[np.ndarray, "v"]:
@@ -129,12 +136,50 @@ def standing_out(likeness: Float[np.ndarray, "v v"]) -> Float[np.ndarray, "v"]:
     return gaps
 
 
-def _evened(grey: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def contradicting(sidedness: Float[np.ndarray, "v v"]) -> Float[np.ndarray, "v"]:
+    """How much each photo contradicts the others in what is left and right, while they agree.
+
+    0 where nothing can be said: fewer than 4 photos (two others agree by chance too often), too
+    little in common, or others that do not agree themselves.
+    """
+    count = len(sidedness)
+    scores = np.zeros(count)
+    if count < 4:
+        return scores
+    for one in range(count):
+        others = [i for i in range(count) if i != one]
+        own = sidedness[one, others]
+        among = sidedness[np.ix_(others, others)]
+        among = among[np.isfinite(among)]
+        if np.isfinite(own).any() and len(among) and among.mean() > 0:
+            scores[one] = -own[np.isfinite(own)].mean()
+    return scores
+
+
+def _correlations(
+    pictures: Sequence[np.ndarray], weights: Sequence[np.ndarray]
+) -> Float[np.ndarray, "v v"]:
+    """Of each two pictures where both have weight; nan where that is little, and with itself."""
+    count = len(pictures)
+    matrix = np.full((count, count), np.nan)
+    for a in range(count):
+        for b in range(a):
+            weight = weights[a] * weights[b]
+            total = weight.sum()
+            if total < MIN_SEEN_PX:
+                continue
+            first, second = (p - (p * weight).sum() / total for p in (pictures[a], pictures[b]))
+            norm = np.sqrt((weight * first**2).sum() * (weight * second**2).sum())
+            matrix[a, b] = matrix[b, a] = (weight * first * second).sum() / max(norm, 1e-6)
+    return matrix
+
+
+def _evened(grey: np.ndarray, seen: np.ndarray, width_px: float, noise: float) -> np.ndarray:
     """Take away the local brightness and contrast, looking at seen pixels only."""
 
     def blurred(values: np.ndarray) -> np.ndarray:
-        return cv2.GaussianBlur(values, (0, 0), EVENING_PX)
+        return cv2.GaussianBlur(values, (0, 0), width_px)
 
     share = blurred(seen) + 1e-3
     centred = (grey - blurred(grey * seen) / share) * (seen > 0)
-    return centred / (np.sqrt(blurred(centred**2 * seen) / share) + 3.0)
+    return centred / (np.sqrt(blurred(centred**2 * seen) / share) + noise)

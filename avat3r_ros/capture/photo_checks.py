@@ -22,7 +22,7 @@ from avat3r_ros.capture.face_descriptor import (
 )
 from avat3r_ros.capture.frame_selection import face_sharpness
 from avat3r_ros.capture.hands import HandFinder, HandOverFace
-from avat3r_ros.capture.likeness import FrontalFaces, standing_out
+from avat3r_ros.capture.likeness import FrontalFaces, contradicting, standing_out
 from avat3r_ros.capture.template_fit import FaceObservation, fit_template
 from avat3r_ros.rig import HeadTemplate, LandmarkBias
 from avat3r_ros.types import FaceState
@@ -47,6 +47,10 @@ DOUBTED_FACE_GAP = 0.15
 
 DOUBTED_GAPS = {"eyes": 0.4, "mouth": 0.55}
 """Of likeness, for parts of any face."""
+
+MIRRORED = 0.18
+"""Of `contradicting`. Of 128 sets of own photos, real (48) and drawn, none was above; with one
+photo mirrored 24 of 30 real and 41 of 52 drawn sets were, and always the right photo."""
 
 DARK, BRIGHT = 0.10, 0.93
 """Median brightness of the face, [0, 1], outside which little of it can be told."""
@@ -129,12 +133,15 @@ def choose_photos(
     hands = {i: hand for i, hand in hands.items() if hand.share > 0}
     kept, said = _without_hands(kept, hands, distances, names, min_photos)
     warnings += said
+    before = kept
     kept, said = _of_one_person(kept, distances, names, min_photos)
-    if said:
-        return PhotoChoice(kept, warnings + said)
+    warnings += said
+    if said and kept == before:
+        return PhotoChoice(kept, warnings)
 
     while len(kept) >= 3:
-        gaps = _gaps(images, faces, focals_px, kept, template)
+        frontal = _frontal_faces(images, faces, focals_px, kept, template)
+        gaps = _gaps(frontal, len(kept))
         from_others = [_median_distance(i, kept, distances) for i in kept]
         found = [_unlike(*of_one) for of_one in zip(from_others, gaps, strict=True)]
         worst = int(np.argmax([badness for badness, _ in found]))
@@ -143,6 +150,7 @@ def choose_photos(
         if badness < 1.0 or len(kept) == min_photos:
             if sentence and kept[worst] not in hands:
                 warnings.append(f"{name}: {sentence}")
+            warnings += _mirrored(frontal, [names[i] for i in kept])
             break
         warnings.append(f"{name}: {sentence} (built without this photo)")
         del kept[worst]
@@ -249,14 +257,13 @@ def _unlike(distance: float, gaps: dict[str, float]) -> tuple[float, str]:
     )
 
 
-def _gaps(
+def _frontal_faces(
     images: Sequence[np.ndarray],
     faces: Sequence[FaceState],
     focals_px: Sequence[float | None],
     kept: list[int],
     template: HeadTemplate,
-) -> list[dict[str, float]]:
-    """How much each kept photo stands out, by part of the face."""
+) -> FrontalFaces:
     observations = [
         FaceObservation(faces[i], images[i].shape[1], images[i].shape[0], focals_px[i])
         for i in kept
@@ -264,9 +271,25 @@ def _gaps(
     fit = fit_template(
         observations, template, shared_focal=False, landmark_bias=LandmarkBias.load()
     )
-    frontal = FrontalFaces([images[i] for i in kept], fit, template)
+    return FrontalFaces([images[i] for i in kept], fit, template)
+
+
+def _gaps(frontal: FrontalFaces, count: int) -> list[dict[str, float]]:
+    """How much each photo stands out, by part of the face."""
     gaps = {part: standing_out(frontal.likeness(part)) for part in REFUSED_GAPS}
-    return [{part: float(gaps[part][i]) for part in gaps} for i in range(len(kept))]
+    return [{part: float(gaps[part][i]) for part in gaps} for i in range(count)]
+
+
+def _mirrored(frontal: FrontalFaces, names: Sequence[str]) -> list[str]:
+    """What to say if one photo shows left and right the other way round."""
+    scores = contradicting(frontal.sidedness())
+    one = int(np.argmax(scores))
+    if scores[one] < MIRRORED:
+        return []
+    return [
+        f"{names[one]}: looks mirrored; selfie cameras often save what their screen shows: switch "
+        "that off, or flip the photo"
+    ]
 
 
 def _picture_problems(image: np.ndarray, face: FaceState) -> list[str]:

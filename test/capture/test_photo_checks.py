@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from avat3r_ros.capture.likeness import contradicting
 from avat3r_ros.capture.photo_checks import choose_photos, people
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
@@ -150,6 +151,35 @@ def test_among_three_photos_a_hand_is_named_but_kept(photos, tracker, template, 
     assert choice.warnings == [
         "front.jpg: a hand covers part of the face; take it away, or replace this photo"
     ]
+
+
+@pytest.mark.parametrize("index", [1, 3])
+def test_a_mirrored_photo_is_named(photos, tracker, template, index):
+    flipped = np.ascontiguousarray(photos[index][:, ::-1])
+    choice = chosen(replaced(photos, index, flipped), tracker, template)
+    assert choice.kept == [0, 1, 2, 3]
+    assert len(choice.warnings) == 1
+    assert choice.warnings[0].startswith(f"{NAMES[index]}: looks mirrored")
+    assert "flip the photo" in choice.warnings[0]
+
+
+def test_photos_that_are_all_mirrored_agree(photos, tracker, template):
+    flipped = [np.ascontiguousarray(photo[:, ::-1]) for photo in photos]
+    assert chosen(flipped, tracker, template).warnings == []
+
+
+def test_only_one_against_all_others_is_mirrored():
+    agreeing = np.full((4, 4), 0.4)
+    np.fill_diagonal(agreeing, np.nan)
+    assert (contradicting(agreeing) < 0).all()
+    flipped = np.array([1, 1, -1, 1])
+    scores = contradicting(agreeing * np.outer(flipped, flipped))
+    assert scores.argmax() == 2
+    assert scores[2] == pytest.approx(0.4)
+    assert max(np.delete(scores, 2)) <= 0
+    half = np.array([1, -1, 1, -1])
+    assert not contradicting(agreeing * np.outer(half, half)).any()
+    assert not contradicting((agreeing * np.outer(flipped, flipped))[1:, 1:]).any()
 
 
 def test_a_dark_photo_is_named(photos, tracker, template):
