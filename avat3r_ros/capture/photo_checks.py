@@ -29,8 +29,8 @@ from avat3r_ros.types import FaceState
 
 DOUBTED_DISTANCE = 0.5
 """Of a face's descriptor from those in the other photos, median. One person's photos stay below
-0.46 (80 drawn people) and 0.49 (8 real ones), with one turned by 43 degrees below 0.56 and in one
-of 12 sets above 0.5. Among real photos all of 360 strangers were farther than 0.56, among drawn
+0.46 (80 drawn people) and 0.49 (6 real ones), with one turned by 43 degrees below 0.57, in nine
+of ten sets below 0.45. Among real photos all of 360 strangers were farther than 0.56, among drawn
 ones, who look alike, every second."""
 
 UNLIKE_DISTANCE = 0.42
@@ -39,7 +39,7 @@ UNLIKE_DISTANCE = 0.42
 REFUSED_GAPS = {"face": 0.25, "eyes": 0.35, "mouth": 0.5}
 """Of likeness, `standing_out`, for faces farther than `UNLIKE_DISTANCE`. Own photos: in 2 of 116
 sets more, a photo of other years among frames of one video. Something drawn over one of four
-photos: sunglasses were left out in 46 of 76 sets, masks in 54, skin over cheek and mouth in 52;
+photos: sunglasses were left out in 39 of 76 sets, masks in 54, skin over cheek and mouth in 52;
 spectacles in 7, although only one photo had them."""
 
 DOUBTED_FACE_GAP = 0.15
