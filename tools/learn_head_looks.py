@@ -21,8 +21,10 @@ from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.data.shading import random_light
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.lift.fields import follow
-from avat3r_ros.lift.looks import (
+from avat3r_ros.priors.hair import MAX_THICKNESS_M
+from avat3r_ros.rig import HeadTemplate, graph_laplacian
+from avat3r_ros.rig.fields import follow
+from avat3r_ros.rig.looks import (
     DARKEST,
     FORMAT,
     HAIR_CHANNELS,
@@ -30,8 +32,6 @@ from avat3r_ros.lift.looks import (
     THICKNESS_UNIT_M,
     mirrored_vertices,
 )
-from avat3r_ros.priors.hair import MAX_THICKNESS_M
-from avat3r_ros.rig import HeadTemplate, graph_laplacian
 from avat3r_ros.types import Camera
 
 FIRST_SEED = TRAINING_SEEDS.start + 500_000

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from avat3r_ros.lift.fields import follow
-from avat3r_ros.lift.looks import (
+from avat3r_ros.lift.photo import PhotoOnHead
+from avat3r_ros.priors.hair import MAX_THICKNESS_M, observe_hair
+from avat3r_ros.priors.view import SEEN_MASK
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.fields import follow
+from avat3r_ros.rig.looks import (
     HAIR_CHANNELS,
     HAIR_NOISE,
     OUTER_REGIONS,
     THICKNESS_UNIT_M,
     Components,
 )
-from avat3r_ros.lift.photo import PhotoOnHead
-from avat3r_ros.priors.hair import MAX_THICKNESS_M, observe_hair
-from avat3r_ros.priors.view import SEEN_MASK
-from avat3r_ros.rig import HeadTemplate
 
 CHEEKS_END_Z_M = -0.085
 """Depth on the mean head at which the cheeks end, before the ears."""

@@ -18,24 +18,24 @@ from jaxtyping import Bool, Float
 
 from avat3r_ros import native
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.lift.fields import follow
 from avat3r_ros.lift.hair import find_hair
-from avat3r_ros.lift.looks import (
+from avat3r_ros.lift.photo import PhotoOnHead, mix
+from avat3r_ros.lift.strands import strands
+from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
+from avat3r_ros.rig.fields import follow
+from avat3r_ros.rig.framing import (
+    BOX_CENTER_HEAD_M,
+    BOX_SIZE_M,
+    NECK_BELOW_CHIN_M,
+    height_over_chin_plane,
+)
+from avat3r_ros.rig.looks import (
     HAIR_CHANNELS,
     HAIR_NOISE,
     SKIN_NOISE,
     Components,
     HeadLooks,
     mirrored_vertices,
-)
-from avat3r_ros.lift.photo import PhotoOnHead, mix
-from avat3r_ros.lift.strands import strands
-from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
-from avat3r_ros.rig.framing import (
-    BOX_CENTER_HEAD_M,
-    BOX_SIZE_M,
-    NECK_BELOW_CHIN_M,
-    height_over_chin_plane,
 )
 from avat3r_ros.types import Camera, HeadCrops
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import map_coordinates
 
-from avat3r_ros.lift.fields import follow
-from avat3r_ros.lift.looks import DARKEST, OUTER_REGIONS
 from avat3r_ros.priors.view import ReferenceView
 from avat3r_ros.rig import HeadTemplate, graph_laplacian
+from avat3r_ros.rig.fields import follow
+from avat3r_ros.rig.looks import DARKEST, OUTER_REGIONS
 from avat3r_ros.types import HeadCrops
 
 SOLID_MASK = 0.95

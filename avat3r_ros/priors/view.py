@@ -65,19 +65,18 @@ class ReferenceView:
         """Rasterize the head, with its vertices moved by `offset` (v, 3) metres for good."""
         if offset is not None:
             self.vertices = (self.vertices + offset).astype(np.float32)
-        self.ids, self.weights, self.depth = native.rasterize_mesh(
-            self.vertices,
-            self._drawn,
-            self.intrinsics,
-            self.camera_from_head,
-            self.width,
-            self.height,
-        )
+        self.ids, self.weights, self.depth = self.rasterize(self.vertices)
         self.on_mesh = self.ids >= 0
         corners = self.vertices[self.triangles[np.maximum(self.ids, 0)]]
         self.points = (self.weights[..., None] * corners).sum(-2)
         depth = self._continued(self._skull_depth)
         self.points[~self.on_mesh] = (self.center + self._rays * depth[..., None])[~self.on_mesh]
+
+    def rasterize(self, vertices: np.ndarray) -> native.MeshFragments:
+        """Draw the head with other vertices (v, 3) float32; the view stays as it is."""
+        return native.rasterize_mesh(
+            vertices, self._drawn, self.intrinsics, self.camera_from_head, self.width, self.height
+        )
 
     def beside_skull(self, pixels: np.ndarray) -> np.ndarray:
         """Where the rays of pixels (H, W) bool pass the skull, (n, 3)."""
@@ -89,6 +88,21 @@ class ReferenceView:
         background = (self.mask <= SEEN_MASK).astype(np.uint8)
         outside = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         return outside * self.pixel_size_m()
+
+    @cached_property
+    def matte_depth_px(self) -> np.ndarray:
+        """How deep inside the matte, as it was when first asked, each pixel is; below 0 outside."""
+        matte = (self.mask > SEEN_MASK).astype(np.uint8)
+        inside, outside = (
+            cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            for part in (matte, 1 - matte)
+        )
+        # The nearest pixel on the other side is one step beyond the outline between the two.
+        return np.where(matte > 0, inside, 1 - outside)
+
+    def to_border(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Pixels from the border of the crop."""
+        return np.minimum.reduce([row, column, self.height - 1 - row, self.width - 1 - column])
 
     def pixel_size_m(self) -> float:
         """Side of a pixel at the distance of the skull."""

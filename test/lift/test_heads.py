@@ -14,9 +14,9 @@ from avat3r_ros.geometry import (
     transform_points,
 )
 from avat3r_ros.lift import heads
-from avat3r_ros.lift.looks import mirrored_vertices
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.looks import mirrored_vertices
 from avat3r_ros.types import Camera, HeadCrops
 
 SIZE = 192

@@ -2,7 +2,7 @@
 
 The surface of a head is the template's; hair is a shell over it, some distance along the coarse
 normals. Skin and hair each are a mean and principal components with coefficients of unit spread,
-so that what a photo shows of them says what the rest most likely is.
+so that what photos show of them says what the rest most likely is.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from safetensors import safe_open
 from scipy.spatial import cKDTree
 
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.template import HeadTemplate
 
 DEFAULT_PATH = Path(__file__).parents[1] / "assets" / "head_looks.safetensors"
 FORMAT = "avat3r-head-looks"
@@ -60,13 +60,26 @@ class Components:
         Source: the mean of a Gaussian conditioned on noisy observations; Blanz and Vetter,
         "Reconstructing the complete 3D shape of faces from partial information", 2002.
         """
-        seen = precision > 0
-        matrix = self.basis[:, seen]
-        scaled = matrix * precision[seen]
-        gap = observed[seen] - self.mean[seen]
-        system = scaled @ matrix.T + np.eye(len(matrix))
-        coefficients = np.linalg.solve(system, scaled @ gap)
+        coefficients = _coefficients(self.mean, self.basis, observed, precision)
         return self.mean + np.tensordot(coefficients, self.basis, 1)
+
+    def complete_channel(
+        self, channel: int, observed: Float[np.ndarray, "v"], precision: Float[np.ndarray, "v"]
+    ) -> Float[np.ndarray, "v"]:
+        """`complete` of one channel, of which alone something was observed."""
+        mean, basis = self.mean[:, channel], self.basis[..., channel]
+        return mean + _coefficients(mean, basis, observed, precision) @ basis
+
+
+def _coefficients(
+    mean: np.ndarray, basis: np.ndarray, observed: np.ndarray, precision: np.ndarray
+) -> np.ndarray:
+    """The most likely ones, given observations of some of the values."""
+    seen = precision > 0
+    matrix = basis[:, seen]
+    scaled = matrix * precision[seen]
+    gap = observed[seen] - mean[seen]
+    return np.linalg.solve(scaled @ matrix.T + np.eye(len(matrix)), scaled @ gap)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from avat3r_ros.lift.fields import follow
 from avat3r_ros.rig import graph_laplacian
+from avat3r_ros.rig.fields import follow
 
 STRIP = 30
 

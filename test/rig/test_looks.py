@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from avat3r_ros.lift.looks import (
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.looks import (
     DEFAULT_PATH,
     Components,
     HeadLooks,
     mirrored_vertices,
 )
-from avat3r_ros.rig import HeadTemplate
 
 
 @pytest.fixture(scope="module")
