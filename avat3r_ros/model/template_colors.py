@@ -32,6 +32,10 @@ INTERIOR_LIGHT_DEPTH_M = 0.03
 
 DARKEST_INTERIOR = 0.12
 
+MIN_SCALP_PIXELS, NEAR_SEEN_M = 100, 0.015
+"""Fewer pixels do not tell what the scalp looks like where nobody saw it; nearer to seen skin its
+colours go on, whatever it is."""
+
 EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
 """Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
 farther on they are white."""
@@ -142,14 +146,10 @@ def fill_colors(
     if bool(on.any()):
         triangles = template.triangles.long()
         use = on_skin & (pixel_triangles >= 0)
-        per_vertex = _spread_colors(
-            len(neutral),
-            triangles[group == SKIN],
-            triangles[pixel_triangles[use]],
-            pixel_weights[use],
-            seen.colors[use],
-            skin.mean(0),
-        )
+        per_vertex = _skin_colors(
+            neutral, template, group == SKIN, pixel_triangles[use], pixel_weights[use],
+            seen.colors[use], skin.mean(0),
+        )  # fmt: skip
         colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
     return colors
 
@@ -174,6 +174,45 @@ def _continued_eye(
     near = near / weight.sum(1, keepdim=True)
     share = torch.exp(-((distance.mean(1, keepdim=True) / EYE_REACH_M) ** 2))
     return share * near + (1 - share) * white
+
+
+def _skin_colors(
+    neutral: Float[Tensor, "nv 3"],
+    template: HeadTemplate,
+    skin: Bool[Tensor, "f"],
+    faces: Int[Tensor, "p"],
+    weights: Float[Tensor, "p 3"],
+    colors: Float[Tensor, "p 3"],
+    rest: Float[Tensor, "3"],
+) -> Float[Tensor, "nv 3"]:
+    """Colours of the outer skin's vertices: near seen ones like those, wherever they are.
+
+    Farther off scalp is like scalp and skin like skin: hair ends at a line, and does not fade into
+    the neck over the whole back of the head.
+    """
+    triangles = template.triangles.long()
+
+    def spread(use: Bool[Tensor, "p"], rest: Float[Tensor, "3"]) -> Float[Tensor, "nv 3"]:
+        return _spread_colors(
+            len(neutral), triangles[skin], triangles[faces[use]], weights[use], colors[use], rest
+        )
+
+    joint = spread(torch.ones_like(faces, dtype=torch.bool), rest)
+    scalp = template.region_mask("scalp")
+    on_scalp = scalp[faces]
+    if min(int(on_scalp.sum()), int((~on_scalp).sum())) < MIN_SCALP_PIXELS:
+        return joint
+    parts = [spread(use, colors[use].mean(0)) for use in (on_scalp, ~on_scalp)]
+    share = torch.zeros(len(neutral)).index_add_(
+        0, triangles[skin].flatten(), scalp[skin].float().repeat_interleave(3)
+    )
+    share = share / torch.bincount(triangles[skin].flatten(), minlength=len(neutral)).clamp(min=1)
+    apart = share[:, None] * parts[0] + (1 - share[:, None]) * parts[1]
+    distance, _ = cKDTree(surface_points(neutral, template, faces, weights).numpy()).query(
+        neutral.numpy()
+    )
+    near = torch.from_numpy(np.exp(-((distance / NEAR_SEEN_M) ** 2))).float()[:, None]
+    return near * joint + (1 - near) * apart
 
 
 def _spread_colors(
