@@ -327,12 +327,22 @@ def crop_targets(
     """Crop further photos of the avatar's person, each with its own fitted camera.
 
     The identity stays the avatar's, so that a prediction cannot profit from the photo it predicts.
+    Photos of unknown focal length have that of the avatar's photos of their size: one camera.
     """
     template = HeadTemplate.load()
     identity = np.asarray(result.fit.identity)
+    focal_of_size = {
+        (round(2 * float(k[1, 2])), round(2 * float(k[0, 2]))): float(k[0, 0])
+        for k in result.fit.intrinsics
+    }
     fits = [
         refit_pose(
-            FaceObservation(face, photo.image.shape[1], photo.image.shape[0], photo.focal_px),
+            FaceObservation(
+                face,
+                photo.image.shape[1],
+                photo.image.shape[0],
+                photo.focal_px or focal_of_size.get(photo.image.shape[:2]),
+            ),
             identity,
             template,
             landmark_bias=LandmarkBias.load(),
