@@ -42,11 +42,14 @@ _HAIR_COLORS = np.array(
     ]
 )  # fmt: skip
 
+_EYES = ("eye_left", "eye_right")
+
 _BROW_TO_SKIN = 0.4
 """Brightest brows relative to the skin, linear light."""
 
-IRIS_RADIUS_RAD = 0.385
-"""Angle under which the iris appears from the eye's centre: 6.2 mm on the template's eyeball."""
+IRIS_RADIUS_M, IRIS_LOG_SPREAD = 0.00585, 0.036
+"""Half the width of the visible iris, nearly alike in all adults whatever the size of their heads
+(11.71 mm, standard deviation 0.42 mm: Ruefer et al., Cornea 2005)."""
 
 
 def linear_from_srgb8(color: Num[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
@@ -65,6 +68,7 @@ class TemplateSurface:
         regions: Soft membership of each texel in each region, fading over one triangle.
         hard_regions: Region of each texel, index into `REGIONS`.
         eye_centers: Centres of the left and right eyeball on the mean head, metres.
+        eye_vertices: Vertices of the left and right eyeball.
         noise: Fine noise at the texels.
         tree: Nearest-texel search over `points`.
         lids: Texels of the lids and around the eyeballs.
@@ -80,6 +84,7 @@ class TemplateSurface:
     regions: dict[str, np.ndarray]
     hard_regions: np.ndarray
     eye_centers: np.ndarray
+    eye_vertices: tuple[np.ndarray, np.ndarray]
     noise: NoiseBank
     tree: cKDTree
     lids: np.ndarray
@@ -109,10 +114,7 @@ def template_surface(template: HeadTemplate) -> TemplateSurface:
         name: grid.interpolate(np.ascontiguousarray(membership[:, i]), triangles)
         for i, name in enumerate(REGIONS)
     }
-    centers = []
-    for name in ("eye_left", "eye_right"):
-        eye = vertices[np.unique(triangles[region_of == REGIONS.index(name)])]
-        centers.append((eye.min(0) + eye.max(0)) / 2)
+    eyes = [np.unique(triangles[region_of == REGIONS.index(name)]) for name in _EYES]
     brows = vertices[np.unique(triangles[region_of == REGIONS.index("brows")])]
     around = np.maximum(soft["lid_left"], soft["lid_right"]) + soft["eye_sockets"]
     lids = np.flatnonzero(around > 0.05)
@@ -124,13 +126,18 @@ def template_surface(template: HeadTemplate) -> TemplateSurface:
         points=points,
         regions=soft,
         hard_regions=region_of[grid.triangle_ids],
-        eye_centers=np.array(centers),
+        eye_centers=np.stack([_middle(vertices[eye]) for eye in eyes]),
+        eye_vertices=(eyes[0], eyes[1]),
         noise=NoiseBank(points, (_PORE_M, _BLOTCH_M), fields=3),
         tree=cKDTree(points),
         lids=lids,
         to_lashes=(upper.query(points[lids])[0], lower.query(points[lids])[0]),
         brow_line=np.polynomial.polynomial.polyfit(np.abs(brows[:, 0]), brows[:, 1], 2),
     )
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    return (points.min(0) + points.max(0)) / 2
 
 
 def _lash_roots(
@@ -170,8 +177,21 @@ class Appearance:
     gloss: float
 
 
-def random_appearance(rng: np.random.Generator, template: HeadTemplate, style: str) -> Appearance:
-    """Draw the looks of a person with the given hair style."""
+def random_appearance(
+    rng: np.random.Generator,
+    template: HeadTemplate,
+    style: str,
+    vertices: Float[np.ndarray, "v 3"],
+) -> Appearance:
+    """Draw the looks of a person.
+
+    Args:
+        rng: Source of all choices.
+        template: Head template under the person.
+        style: Hair style, one of `hair.STYLES`.
+        vertices: The person at rest, metres: what is as wide in everybody (the iris) takes another
+            share of each head.
+    """
     surface = template_surface(template)
     points = surface.points
     tone = rng.uniform(0, len(_SKIN_TONES) - 1.001)
@@ -191,7 +211,8 @@ def random_appearance(rng: np.random.Generator, template: HeadTemplate, style: s
     _paint_brows(surface, albedo, hair_color, rng)
     _paint_lids(surface, albedo, hair_color, rng)
     iris = _IRIS_COLORS[rng.integers(0, 2 if tone > 3 else len(_IRIS_COLORS))]
-    _paint_eyes(surface, albedo, linear_from_srgb8(iris * rng.uniform(0.8, 1.15)), rng)
+    iris_color = linear_from_srgb8(iris * rng.uniform(0.8, 1.15))
+    _paint_eyes(surface, albedo, iris_color, vertices, rng)
     _paint_mouth(surface, albedo, points, rng)
     np.clip(albedo, 0.0, 1.0, out=albedo)
     return Appearance(albedo, hair_color, style, float(rng.uniform(0.03, 0.12)))
@@ -379,12 +400,18 @@ def _paint_lids(
 
 
 def _paint_eyes(
-    surface: TemplateSurface, albedo: np.ndarray, iris_color: np.ndarray, rng: np.random.Generator
+    surface: TemplateSurface,
+    albedo: np.ndarray,
+    iris_color: np.ndarray,
+    vertices: np.ndarray,
+    rng: np.random.Generator,
 ) -> None:
-    pupil = rng.uniform(0.30, 0.45) * IRIS_RADIUS_RAD
+    pupil = rng.uniform(0.30, 0.45)
     fibres = rng.normal(size=160)
     white = linear_from_srgb8(np.array([232, 226, 220]) * rng.uniform(0.92, 1.03))
-    for side, name in enumerate(("eye_left", "eye_right")):
+    # Drawn apart, so that a seed's person keeps all other looks.
+    iris_m = IRIS_RADIUS_M * np.exp(IRIS_LOG_SPREAD * rng.spawn(1)[0].normal())
+    for side, name in enumerate(_EYES):
         rows = np.flatnonzero(surface.hard_regions == REGIONS.index(name))
         direction = surface.points[rows] - surface.eye_centers[side]
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -395,12 +422,13 @@ def _paint_eyes(
         veins = value_noise(surface.points[rows], 0.002, rng)
         redness = (0.10 + 0.06 * veins) * _step(angle, 0.5, 1.1)
         color *= np.exp(-np.outer(redness, [0.15, 1.0, 0.9]))
-        radius = angle / IRIS_RADIUS_RAD
+        eye = vertices[surface.eye_vertices[side]]
+        radius = angle / np.arcsin(iris_m / np.linalg.norm(eye - _middle(eye), axis=1).mean())
         glow = (0.75 + 0.18 * fibre * _step(radius, 0.3, 0.7)) * (1.3 - 0.45 * radius)
         limbus = 1 - 0.7 * _step(radius, 0.74, 1.0)
         inside = _step(radius, 1.06, 0.94)[:, None]
         color += (np.outer(glow * limbus, iris_color) - color) * inside
-        color *= 1 - 0.985 * _step(angle, pupil * 1.12, pupil * 0.9)[:, None]
+        color *= 1 - 0.985 * _step(radius, pupil * 1.12, pupil * 0.9)[:, None]
         # The upper lid and its lashes keep light away from the top of the eyeball.
         color *= (1 - 0.45 * _step(direction[:, 1], 0.02, 0.42))[:, None]
         albedo[rows] = color

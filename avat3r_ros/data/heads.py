@@ -97,12 +97,12 @@ class SyntheticHead:
         identity = rng.normal(size=template.num_identity).clip(-2.2, 2.2).astype(np.float32)
         drawn = STYLES[rng.choice(len(STYLES), p=_STYLE_ODDS)]
         self.style = drawn if style is None else style
-        appearance = random_appearance(rng, template, self.style)
+        identity_shape = template.vertices(torch.from_numpy(identity)).numpy()
+        appearance = random_appearance(rng, template, self.style, identity_shape)
         self.light = random_light(rng)
 
         neutral = template.neutral.numpy()
         bend = [value_noise(neutral, _BEND_WAVELENGTH_M, rng) for _ in range(3)]
-        identity_shape = template.vertices(torch.from_numpy(identity)).numpy()
         rest = (identity_shape + _BEND_M * np.stack(bend, -1)).astype(np.float32)
 
         hair = random_hair(rng, template, self.style, appearance.hair)
