@@ -3,8 +3,6 @@
 The landmarker finds hands in some squares and misses them in others, and what overlaps a face it
 was not made for: so it looks at three sizes of square at a low threshold, and a hand counts when it
 is about as large as the face. Seen in two squares it is certain.
-
-Besides matting.py the only file of `capture/` that knows mediapipe.
 """
 
 import os
@@ -15,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from avat3r_ros.model_files import find_model, without_start_up_chatter
+from avat3r_ros.capture.vision_task import VisionTask
 from avat3r_ros.types import FaceState
 
 SQUARES_IN_FACES = (4.0, 1.4, 2.0)
@@ -50,7 +48,7 @@ class HandOverFace:
     certain: bool = False
 
 
-class HandFinder:
+class HandFinder(VisionTask):
     """Looks for hands before faces; close it, or use it as a context manager.
 
     Of 33 frames of a woman with a hand before her face, 31 were found, 20 as certain; in 118
@@ -67,26 +65,17 @@ class HandFinder:
     """
 
     def __init__(self, model_path: str | os.PathLike | None = None) -> None:
-        path = find_model("hand_landmarker", model_path)
-        try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions
-            from mediapipe.tasks.python.vision import HandLandmarker, HandLandmarkerOptions
-        except ImportError as error:
-            raise RuntimeError(
-                f"looking for hands needs mediapipe ({error}); remedy: pip install mediapipe==1.2.2"
-            ) from error
-        self._image_class = mediapipe.Image
-        self._srgb = mediapipe.ImageFormat.SRGB
-        options = HandLandmarkerOptions(
-            base_options=BaseOptions(model_asset_path=str(path)),
+        super().__init__(
+            kind="HandLandmarker",
+            method="detect",
+            purpose="looking for hands",
+            model="hand_landmarker",
+            model_path=model_path,
+            side_px=SQUARE_PX,
             num_hands=1,
             min_hand_detection_confidence=MIN_DETECTION,
             min_hand_presence_confidence=MIN_PRESENCE,
         )
-        with without_start_up_chatter():
-            self._task = HandLandmarker.create_from_options(options)
-            self._hands(np.zeros((SQUARE_PX, SQUARE_PX, 3), np.uint8))
 
     def over_face(self, image: UInt8[np.ndarray, "h w 3"], face: FaceState) -> HandOverFace:
         """The hand before a face.
@@ -107,8 +96,6 @@ class HandFinder:
 
     def _shares(self, image: np.ndarray, face: FaceState) -> Iterator[float]:
         """Share of the face that lies under a hand, for each square that shows one."""
-        if self._task is None:
-            raise RuntimeError("the hand finder is closed")
         left, top, right, bottom = face.box_px
         size = max(right - left, bottom - top)
         middle = np.array([left + right, top + bottom]) / 2
@@ -126,21 +113,8 @@ class HandFinder:
 
     def _hands(self, square: np.ndarray) -> list[Float[np.ndarray, "21 2"]]:
         """Landmarks of the hands in a square of SQUARE_PX, its pixels."""
-        picture = self._image_class(image_format=self._srgb, data=np.ascontiguousarray(square))
-        found = self._task.detect(picture).hand_landmarks
+        found = self._result(square).hand_landmarks
         return [np.array([(point.x, point.y) for point in hand]) * SQUARE_PX for hand in found]
-
-    def close(self) -> None:
-        """Free the native landmarker; calling it again does nothing."""
-        if self._task is not None:
-            self._task.close()
-            self._task = None
-
-    def __enter__(self) -> "HandFinder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _cut(image: np.ndarray, scale: float, corner: Float[np.ndarray, "2"]) -> np.ndarray:

@@ -3,7 +3,7 @@
     photo -> square around the head -> 256 x 256 network -> component of the face -> guided filter
 
 The network sees a square of a few face sizes only, so that its 256 pixels go to the head; outside
-that square the matte is 0. The only file of `capture/` that knows mediapipe.
+that square the matte is 0.
 """
 
 import os
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from avat3r_ros.model_files import find_model, without_start_up_chatter
+from avat3r_ros.capture.vision_task import VisionTask
 
 NETWORK_SIDE_PX = 256
 
@@ -37,7 +37,7 @@ SOFT_RADIUS_NETWORK_PX, SOFT_EPSILON, SOFT_RANGE = 1.0, 1e-4, (0.15, 0.95)
 """Second guided filter: soft again over the width of hair."""
 
 
-class Matting:
+class Matting(VisionTask):
     """Cuts a person out of photos; close it, or use it as a context manager.
 
     Args:
@@ -50,25 +50,16 @@ class Matting:
     """
 
     def __init__(self, model_path: str | os.PathLike | None = None) -> None:
-        path = find_model("selfie_segmenter", model_path)
-        try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions
-            from mediapipe.tasks.python.vision import ImageSegmenter, ImageSegmenterOptions
-        except ImportError as error:
-            raise RuntimeError(
-                f"matting needs mediapipe ({error}); remedy: pip install mediapipe==1.2.2"
-            ) from error
-        self._image_class = mediapipe.Image
-        self._srgb = mediapipe.ImageFormat.SRGB
-        options = ImageSegmenterOptions(
-            base_options=BaseOptions(model_asset_path=str(path)),
+        super().__init__(
+            kind="ImageSegmenter",
+            method="segment",
+            purpose="matting",
+            model="selfie_segmenter",
+            model_path=model_path,
+            side_px=NETWORK_SIDE_PX,
             output_confidence_masks=True,
             output_category_mask=False,
         )
-        with without_start_up_chatter():
-            self._task = ImageSegmenter.create_from_options(options)
-            self._segment(np.zeros((NETWORK_SIDE_PX, NETWORK_SIDE_PX, 3), np.uint8))
 
     def matte(
         self, image: np.ndarray, face_box: tuple[float, float, float, float] | None = None
@@ -91,8 +82,6 @@ class Matting:
             raise ValueError(
                 f"expected an image (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
             )
-        if self._task is None:
-            raise RuntimeError("the matting is closed")
         height, width = image.shape[:2]
         if face_box is None:
             return self._refined(image, None)
@@ -115,18 +104,6 @@ class Matting:
         matte[y0:y1, x0:x1] = self._refined(square, box)[y0 - y : y1 - y, x0 - x : x1 - x]
         return matte
 
-    def close(self) -> None:
-        """Free the native segmenter; calling it again does nothing."""
-        if self._task is not None:
-            self._task.close()
-            self._task = None
-
-    def __enter__(self) -> "Matting":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _refined(
         self, image: np.ndarray, face_box: tuple[float, float, float, float] | None
     ) -> np.ndarray:
@@ -144,8 +121,7 @@ class Matting:
 
     def _segment(self, image: np.ndarray) -> np.ndarray:
         """Foreground probability of a network-sized image, so that MediaPipe resamples nothing."""
-        picture = self._image_class(image_format=self._srgb, data=np.ascontiguousarray(image))
-        mask = self._task.segment(picture).confidence_masks[0].numpy_view()
+        mask = self._result(image).confidence_masks[0].numpy_view()
         return np.array(mask, np.float32).reshape(image.shape[:2])
 
 
