@@ -255,6 +255,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--people", type=int, default=16, help="made-up people, where there are no photos"
     )
     evaluate.add_argument(
+        "--ict-facekit",
+        metavar="FILE",
+        help="ICT-FaceKit as .npz: a third of the people are of this head model, not trained on",
+    )
+    evaluate.add_argument(
         "--quick", action="store_true", help="3 people and 10 s of optimisation: a first look"
     )
     evaluate.add_argument(

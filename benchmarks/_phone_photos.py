@@ -82,7 +82,7 @@ def photograph(
         code = arkit_code(**scores)
         if isinstance(head, IctHead):
             turned = pose[:3, :3] if lights_stay else None
-            view = head.render(camera, code, room_from_head=_upright(turned))
+            view = head.render(camera, code, neck=True, room_from_head=_upright(turned))
             part = view.part.numpy()
         else:
             light = head.light.rotated(_upright(pose[:3, :3]).T) if lights_stay else None

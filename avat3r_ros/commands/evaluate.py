@@ -10,6 +10,7 @@ import torch
 
 from avat3r_ros import __version__
 from avat3r_ros.commands import evaluate_photos
+from avat3r_ros.data.sampling import ICT_SEEDS
 from avat3r_ros.model import Avat3r, load_network, preset
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.evaluation import PersonResult, score_people
@@ -56,7 +57,7 @@ def _on_people(args: argparse.Namespace) -> int:
     try:
         for result in score_people(
             network,
-            _held_out(args.people, network, args.people_folder, template),
+            _held_out(args, network, template),
             template,
             optimise_s=args.optimise_seconds,
             num_pictures=args.pictures,
@@ -70,7 +71,7 @@ def _on_people(args: argparse.Namespace) -> int:
         raise ValueError(f"no face was found in the photos of any of {args.people} people")
     about = {
         "weights": "untrained" if args.untrained else args.preset,
-        "people": f"{len(results)} of the seeds 0 to {args.people - 1}, never trained on",
+        "people": _whom(args, len(results)),
         "references and codes": "as in use: photos and driver are tracked, the template is fitted",
         "optimised for": f"{args.optimise_seconds:g} s of processor time",
         "processor time": f"{time.process_time() - started:.0f} s",
@@ -84,20 +85,40 @@ def _on_people(args: argparse.Namespace) -> int:
     return 0
 
 
+def _whom(args: argparse.Namespace, found: int) -> str:
+    others = _num_ict(args)
+    own = f"{found} of the seeds 0 to {args.people - others - 1}, never trained on"
+    if not others:
+        return own
+    return f"{own}, and {ICT_SEEDS.start} to {ICT_SEEDS[others - 1]} of ICT-FaceKit"
+
+
+def _num_ict(args: argparse.Namespace) -> int:
+    """A third of the people, where their head model is given."""
+    return args.people // 3 if args.ict_facekit else 0
+
+
 def _held_out(
-    count: int, network: Avat3r, folder: str | None, template: HeadTemplate
+    args: argparse.Namespace, network: Avat3r, template: HeadTemplate
 ) -> Iterator[TrainingPerson]:
     """People with the first held-out seeds; kept in a folder where one is given.
 
     A seed in whose photos the tracker finds no face is passed over, as no avatar could be built.
     """
+    folder, others = args.people_folder, _num_ict(args)
     kept = None if folder is None else PeopleFolder(folder, network.config, "tracked")
-    for seed in range(count):
+    for seed in (*range(args.people - others), *ICT_SEEDS[:others]):
         if kept is not None and kept.path(seed).is_file():
             yield kept.load(seed)
             continue
         try:
-            one = make_person(seed, network.config, "tracked", template)
+            one = make_person(
+                seed,
+                network.config,
+                "tracked",
+                template,
+                ict_facekit=args.ict_facekit if seed in ICT_SEEDS else None,
+            )
         except FaceNotFoundError as error:
             logger.warning("person %d is left out: %s", seed, error)
             continue

@@ -17,15 +17,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from avat3r_ros import native
 from avat3r_ros.data.hair import STYLES, random_hair
+from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.noise import value_noise
+from avat3r_ros.data.painter import Picture
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.data.shading import (
+    Light,
     NormalOperator,
     bake_ambient_occlusion,
     encode,
@@ -49,6 +53,9 @@ _PARTS = {
 
 _HEAD_FROM_ICT_CM = np.array([0.0, -3.37, -10.65])
 """Brings the mean sellion to the origin, as on the template."""
+
+_CHIN_M = np.array([0.0, -0.1078, -0.0007])
+"""Where the tracker sees the chin's landmark on the mean head."""
 
 _CROWN_M = np.array([0.0, 0.012, -0.095])
 """Middle of the skull: hair moves along rays from here."""
@@ -129,7 +136,7 @@ def _load(path: Path) -> _Model:
     return _Model(mean.astype(np.float32), identity, expression, triangles)
 
 
-class IctHead:
+class IctHead(HeadSurface):
     """A person drawn from a seed.
 
     Args:
@@ -152,6 +159,7 @@ class IctHead:
         self.seed, self.style, self._model = seed, style, model
         coefficients = rng.normal(size=len(model.identity)).astype(np.float32)
         self.rest = model.mean + np.tensordot(coefficients, model.identity, 1)
+        self.chin = self.rest[cKDTree(model.mean).query(_CHIN_M)[1]]
         self._paint = _Paint(rng, self.rest)
         hair = random_hair(rng, template, style, self._paint.hair_color)
         self._num_skin = len(model.triangles)
@@ -177,11 +185,22 @@ class IctHead:
         moved = self.rest + np.tensordot(code, self._model.expression, 1)
         return np.concatenate([moved, self._hair_rest]).astype(np.float32)
 
+    @property
+    def mesh(self) -> HeadSurface:
+        """The person's shape in any expression: itself."""
+        return self
+
+    @property
+    def moving_units(self) -> Bool[np.ndarray, "52"]:
+        """All but the tongue's, which this model has not."""
+        return np.abs(self._model.expression).max((1, 2)) > 0
+
     def render(
         self,
         camera: Camera,
         code: Float[np.ndarray, "52"],
         *,
+        neck: bool = False,
         room_from_head: Float[np.ndarray, "3 3"] | None = None,
     ) -> IctView:
         """Take a picture from one camera.
@@ -189,36 +208,14 @@ class IctHead:
         Args:
             camera: One camera (no leading dimension).
             code: `arkit_52` scores.
+            neck: All of the neck that the model has, instead of the head alone.
             room_from_head: Turn of the head under lights that stay; lights turn along if None.
         """
-        if camera.intrinsics.ndim != 2:
-            raise ValueError(f"expected one camera, got {tuple(camera.intrinsics.shape[:-2])}")
         vertices = self.vertices(code)
-        pose = camera.camera_from_head.double().numpy()
-        k = camera.intrinsics.double().numpy()
+        heights = None if neck else self.height_over_neck_cut(vertices)
         light = self.light if room_from_head is None else self.light.rotated(room_from_head.T)
-        to_camera = (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32) - vertices
-        to_camera /= np.linalg.norm(to_camera, axis=1, keepdims=True)
-        normals = self._normals(vertices)
-        lit = vertex_light(normals, to_camera, light, self._occlusion, self._shine)
-
-        fine = np.diag([2.0, 2.0, 1.0]) @ k
-        ids, weights, _ = native.rasterize_mesh(
-            vertices, self.triangles, fine, pose, 2 * camera.width, 2 * camera.height
-        )
-        seen = ids >= 0
-        corners, mix = self.triangles[ids[seen]], weights[seen][..., None]
-        shade = (lit[corners] * mix).sum(1)
-        color = encode(
-            self._albedo(ids[seen], corners, weights[seen]) * shade[:, :3] + shade[:, 3:]
-        )
-        rgba = np.zeros((*ids.shape, 4), np.float32)
-        rgba[seen] = np.concatenate([color, np.ones_like(color[:, :1])], 1)
-        rgba = cv2.resize(rgba, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
-
-        ids, weights, _ = native.rasterize_mesh(
-            vertices, self.triangles, k, pose, camera.width, camera.height
-        )
+        picture = self._paint_picture(vertices, camera, light, heights)
+        ids, weights = picture.triangle_ids, picture.barycentrics
         seen = ids >= 0
         corners = self.triangles[ids.clip(0)]
         points = (vertices[corners] * weights[..., None]).sum(-2) * seen[..., None]
@@ -228,11 +225,60 @@ class IctHead:
         on_mean[body] = (self._model.mean[corners[body]] * weights[body][..., None]).sum(1)
         part[body & _in_face(on_mean)] = FACE
         return IctView(
-            image=torch.from_numpy(rgba[..., :3].transpose(2, 0, 1).copy()),
-            mask=torch.from_numpy(rgba[None, ..., 3].copy()),
+            image=torch.from_numpy(picture.rgba[..., :3].transpose(2, 0, 1).copy()),
+            mask=torch.from_numpy(picture.rgba[None, ..., 3].copy()),
             position_map=torch.from_numpy(points.transpose(2, 0, 1).astype(np.float32)),
             part=torch.from_numpy(part),
         )
+
+    def paint_portrait(self, camera: Camera, code: Float[np.ndarray, "52"]) -> Picture:
+        """Take a picture with all of the neck; arguments of `render`."""
+        return self._paint_picture(self.vertices(code), camera, self.light, None)
+
+    def _paint_picture(
+        self, vertices: np.ndarray, camera: Camera, light: Light, heights: np.ndarray | None
+    ) -> Picture:
+        """What is below height 0 is left out."""
+        if camera.intrinsics.ndim != 2:
+            raise ValueError(f"expected one camera, got {tuple(camera.intrinsics.shape[:-2])}")
+        pose = camera.camera_from_head.double().numpy()
+        k = camera.intrinsics.double().numpy()
+        to_camera = (-pose[:3, :3].T @ pose[:3, 3]).astype(np.float32) - vertices
+        to_camera /= np.linalg.norm(to_camera, axis=1, keepdims=True)
+        normals = self._normals(vertices)
+        lit = vertex_light(normals, to_camera, light, self._occlusion, self._shine)
+
+        def fragments(scale: int) -> native.mesh.MeshFragments:
+            found = native.rasterize_mesh(
+                vertices,
+                self.triangles,
+                np.diag([scale, scale, 1.0]) @ k,
+                pose,
+                scale * camera.width,
+                scale * camera.height,
+            )
+            if heights is None:
+                return found
+            corners = self.triangles[found.triangle_ids.clip(0)]
+            kept = (heights[corners] * found.barycentrics).sum(-1) > 0
+            return native.mesh.MeshFragments(
+                np.where(kept, found.triangle_ids, -1),
+                found.barycentrics * kept[..., None],
+                np.where(kept, found.depth_m, np.inf),
+            )
+
+        ids, weights, _ = fragments(2)
+        seen = ids >= 0
+        corners, mix = self.triangles[ids[seen]], weights[seen][..., None]
+        shade = (lit[corners] * mix).sum(1)
+        color = encode(
+            self._albedo(ids[seen], corners, weights[seen]) * shade[:, :3] + shade[:, 3:]
+        )
+        rgba = np.zeros((*ids.shape, 4), np.float32)
+        rgba[seen] = np.concatenate([color, np.ones_like(color[:, :1])], 1)
+        rgba = cv2.resize(rgba, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        window = (slice(0, camera.height), slice(0, camera.width))
+        return Picture(window, rgba, *fragments(1))
 
     def _albedo(self, ids: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """Linear RGB of surface samples."""

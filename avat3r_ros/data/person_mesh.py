@@ -5,18 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer
-from torch import Tensor
 
-from avat3r_ros import native
+from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.expression import validate_code
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
-from avat3r_ros.rig.framing import NECK_BELOW_CHIN_M, height_over_chin_plane
-from avat3r_ros.types import Camera, SurfaceBinding
 
 
 @dataclass(frozen=True)
-class PersonMesh:
+class PersonMesh(HeadSurface):
     """A person's surface; the first triangles are the template's, the last the clothes'.
 
     Attributes:
@@ -69,6 +66,11 @@ class PersonMesh:
         """First triangle of the clothes."""
         return len(self.triangles) - len(self.patches[-1].triangles)
 
+    @property
+    def head_triangles(self) -> Integer[np.ndarray, "n"]:
+        """All that are drawn, without the clothes'."""
+        return np.flatnonzero(self.shown[: self.clothes_triangle])
+
     def template_vertices(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "v 3"]:
         """Vertices of the template's part in an expression, metres."""
         code = validate_code("arkit_52", code)
@@ -80,36 +82,3 @@ class PersonMesh:
         """Vertices of the whole mesh in an expression, metres."""
         moved = self.template_vertices(code)
         return np.concatenate([moved, *(patch.vertices(moved) for patch in self.patches)])
-
-    def points(
-        self, surface: SurfaceBinding, code: Float[np.ndarray, "52"]
-    ) -> Float[Tensor, "*p 3"]:
-        """Where points of the surface are in an expression; 0 off the surface."""
-        ids = surface.triangle_ids.numpy()
-        corners = self.vertices(code)[self.triangles[ids.clip(0)]]
-        points = np.einsum("...kc,...k->...c", corners, surface.barycentrics.numpy())
-        return torch.from_numpy((points * (ids >= 0)[..., None]).astype(np.float32))
-
-    def height_over_neck_cut(self, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-        """Signed height over the plane at which the head ends, metres; positive is kept."""
-        return height_over_chin_plane(points, self.chin) + NECK_BELOW_CHIN_M
-
-    def visible_surface(self, camera: Camera, code: Float[np.ndarray, "52"]) -> SurfaceBinding:
-        """What a camera sees of the head alone at every pixel centre, (H, W)."""
-        vertices = self.vertices(code)
-        rows = np.flatnonzero(self.shown[: self.clothes_triangle])
-        fragments = native.rasterize_mesh(
-            vertices,
-            self.triangles[rows],
-            camera.intrinsics.double().numpy(),
-            camera.camera_from_head.double().numpy(),
-            camera.width,
-            camera.height,
-        )
-        ids = np.where(fragments.triangle_ids >= 0, rows[fragments.triangle_ids], -1)
-        heights = self.height_over_neck_cut(vertices)[self.triangles[ids.clip(0)]]
-        kept = (ids >= 0) & ((heights * fragments.barycentrics).sum(-1) > 0)
-        return SurfaceBinding(
-            torch.from_numpy(np.where(kept, ids, -1).astype(np.int64)),
-            torch.from_numpy(fragments.barycentrics * kept[..., None]),
-        )

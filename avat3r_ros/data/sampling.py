@@ -9,6 +9,7 @@ whoever turns photos into references (training/references.py).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,15 +17,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from avat3r_ros.data.expressions import random_code, random_photo_code
+from avat3r_ros.data.hair import STYLES
+from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.heads import SyntheticHead
+from avat3r_ros.data.ict_heads import IctHead
 from avat3r_ros.data.painter import Picture
-from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pose_matrix
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera
 
 HELD_OUT_SEEDS = range(0, 100_000)
 """People for demos, tests and evaluation: never trained on."""
+
+ICT_SEEDS = range(50_000, 60_000)
+"""Those of them that are people of the other head model in evaluations."""
 
 TRAINING_SEEDS = range(1_000_000, 100_000_000)
 
@@ -86,7 +92,7 @@ class TrainingSample:
     seed: int
     photos: list[SyntheticPhoto]
     targets: TargetViews
-    mesh: PersonMesh
+    mesh: HeadSurface
 
 
 def training_sample(
@@ -98,6 +104,7 @@ def training_sample(
     num_codes: int = 4,
     cameras_per_code: int = 2,
     one_expression: bool = False,
+    ict_facekit: str | Path | None = None,
 ) -> TrainingSample:
     """Draw a person, photos and targets; the same arguments give the same sample.
 
@@ -110,20 +117,25 @@ def training_sample(
         cameras_per_code: Pictures of each target expression.
         one_expression: All photos show the expression of the first (one time step, as from a
             camera rig) instead of each its own; the rest of the sample is the same.
+        ict_facekit: File of the other head model: the person is one of its people (`IctHead`).
     """
     rng = np.random.default_rng([seed, 0x5A])
-    head = SyntheticHead(seed, template)
+    if ict_facekit is None:
+        head = SyntheticHead(seed, template)
+    else:
+        head = IctHead(ict_facekit, seed, template, style=STYLES[seed % len(STYLES)])
+    units = head.mesh.moving_units
     photos = []
     focal = rng.uniform(0.9, 1.8)  # of the image's side; all photos come from one camera
     for yaw, pitch in _farthest_directions(rng, num_photos):
         camera = _photo_camera(rng, yaw, pitch, focal, 2 * image_size)
-        code = random_photo_code(rng)
+        code = random_photo_code(rng) * units
         if one_expression and photos:
             code = photos[0].code
         photos.append(_photo(head.paint_portrait(camera, code), camera, code, rng))
     images, masks, intrinsics, poses, codes = [], [], [], [], []
     for _ in range(num_codes):
-        code = random_code(rng)
+        code = random_code(rng) * units
         for number in range(cameras_per_code):
             camera = (_target_camera if number else _driver_camera)(rng, image_size)
             view = head.render(camera, code)

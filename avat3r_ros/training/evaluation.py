@@ -77,6 +77,7 @@ class PersonResult:
         units: Method -> unit -> error of each expression.
         faces: Method, and "truth" -> likeness pictures.
         pictures: Method, "references" and "truth" -> the pictures of some expressions.
+        views: "truth" and "network" -> all pictures of these expressions, from all cameras.
     """
 
     seed: int
@@ -84,6 +85,7 @@ class PersonResult:
     units: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     faces: dict[str, list[np.ndarray]] = field(default_factory=dict)
     pictures: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    views: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 def evaluate_network(
@@ -166,6 +168,7 @@ def score_person(
         result.pictures["references"] = _bytes(one.views.images)
         # The last picture of an expression is from an unseen side.
         result.pictures["truth"] = _bytes([truth[-1] for truth in truths[:num_pictures]])
+        result.views["truth"] = _bytes(torch.cat(truths[:num_pictures]))
     if tracker is not None:
         result.faces["truth"] = _faces([truth[0] for truth in truths], seen)
     for subject in subjects(network, one, template, optimise_s=optimise_s):
@@ -200,6 +203,8 @@ def score_person(
             result.faces[subject.name] = _faces([rgb[0] for rgb in pictures], seen)
         if num_pictures:
             result.pictures[subject.name] = _bytes([rgb[-1] for rgb in pictures[:num_pictures]])
+            if subject.name == "network":
+                result.views["network"] = _bytes(torch.cat(pictures[:num_pictures]))
     return result
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,10 +68,14 @@ def make_person(
     *,
     num_codes: int = 10,
     cameras_per_code: int = 2,
+    ict_facekit: str | Path | None = None,
 ) -> TrainingPerson:
     """Draw a person, make references of their photos, and place the base guess.
 
+    Arguments as those of `training_sample` and `person_from_sample`.
+
     Raises:
+        ValueError: People of another head model can only be tracked.
         FaceNotFoundError: With `prior="tracked"`: the tracker finds no face.
     """
     sample = training_sample(
@@ -79,6 +84,7 @@ def make_person(
         image_size=config.image_size,
         num_codes=num_codes,
         cameras_per_code=cameras_per_code,
+        ict_facekit=ict_facekit,
     )
     return prepare_person(person_from_sample(sample, config.image_size, prior, template), config,
                           template)  # fmt: skip

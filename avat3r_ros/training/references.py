@@ -24,11 +24,13 @@ from torch import Tensor
 from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
+from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.sampling import SyntheticPhoto, TargetViews, TrainingSample
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import fit_similarity
 from avat3r_ros.pictures import uint8_image
+from avat3r_ros.priors.depth import FACE_REGIONS
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate, LandmarkBias
 from avat3r_ros.tracking import FaceTracker
@@ -95,7 +97,7 @@ class Person:
     views: ReferenceViews
     surfaces: SurfaceBinding
     fit_from_true: Similarity
-    mesh: PersonMesh
+    mesh: HeadSurface
     targets: TargetViews
     driver_codes: Float[Tensor, "t 52"]
     photo_codes: Float[Tensor, "v 52"]
@@ -136,15 +138,16 @@ def person_from_sample(
         template: What is fitted.
 
     Raises:
-        ValueError: There is no such prior.
+        ValueError: There is no such prior, or people of another head model are not tracked.
         FaceNotFoundError: The tracker finds no face in a photo, or in no picture of a driver.
     """
     if prior not in get_args(Prior):
         raise ValueError(f"expected a prior of {get_args(Prior)}, got {prior!r}")
-    truth = _true_fit(sample)
+    if prior != "tracked" and not isinstance(sample.mesh, PersonMesh):
+        raise ValueError(f"people of another head model are tracked, got prior={prior!r}")
     targets, driver_codes = sample.targets, sample.targets.codes
     if prior == "exact":
-        fit, fit_from_true = truth, Similarity(1.0, np.eye(3), np.zeros(3))
+        fit = _true_fit(sample)
     else:
         if prior == "tracked":
             observations = _tracked_observations(sample)
@@ -158,15 +161,19 @@ def person_from_sample(
             images=[photo.image for photo in sample.photos] if prior == "tracked" else None,
             landmark_bias=LandmarkBias.load() if prior == "tracked" else None,
         )
-        fit_from_true = align(
-            template, sample.mesh.rest, template.vertices(torch.from_numpy(fit.identity)).numpy()
-        )
+    photo_codes = torch.from_numpy(np.stack([photo.code for photo in sample.photos]))
     images = [photo.image for photo in sample.photos]
     crops = crop_heads(images, [p.matte for p in sample.photos], fit, template, image_size)
     views = harmonize_colors(position_maps(crops, template), template)
     surfaces = _true_surfaces(sample.photos, sample.mesh, fit, crops.cameras)
     if prior == "exact":
         views = _with_true_positions(views, surfaces, sample)
+        fit_from_true = Similarity(1.0, np.eye(3), np.zeros(3))
+    elif isinstance(sample.mesh, PersonMesh):
+        fitted = template.vertices(torch.from_numpy(fit.identity)).numpy()
+        fit_from_true = align(template, sample.mesh.rest, fitted)
+    else:
+        fit_from_true = align_photographed(views, surfaces, sample.mesh, photo_codes, template)
     return Person(
         seed=sample.seed,
         views=views,
@@ -175,7 +182,7 @@ def person_from_sample(
         mesh=sample.mesh,
         targets=replace(targets, cameras=fit_from_true.cameras(targets.cameras)),
         driver_codes=driver_codes,
-        photo_codes=torch.from_numpy(truth.codes),
+        photo_codes=photo_codes,
     )
 
 
@@ -221,6 +228,39 @@ def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "
         ),
         torch.stack(codes),
     )
+
+
+def align_photographed(
+    views: ReferenceViews,
+    surfaces: SurfaceBinding,
+    mesh: HeadSurface,
+    codes: Float[Tensor, "v 52"],
+    template: HeadTemplate,
+) -> Similarity:
+    """Similarity that lays the photographed true faces over the position maps.
+
+    For meshes of another kind, which have no landmarks of ours.
+
+    Args:
+        views: References.
+        surfaces: True surface under each of their pixels.
+        mesh: The person's true shape.
+        codes: True expression of each reference.
+        template: Says which pixels show the face.
+    """
+    triangles = views.binding.triangle_ids
+    face = template.region_mask(*FACE_REGIONS)[triangles.clamp(min=0)]
+    face &= (triangles >= 0) & (surfaces.triangle_ids >= 0) & (views.masks[:, 0] > 0.9)
+    true = torch.stack(
+        [
+            mesh.points(SurfaceBinding(ids, weights), code.numpy())
+            for ids, weights, code in zip(
+                surfaces.triangle_ids, surfaces.barycentrics, codes, strict=True
+            )
+        ]
+    )
+    placed = views.position_maps.movedim(1, -1)
+    return Similarity(*fit_similarity(placed[face].double().numpy(), true[face].double().numpy()))
 
 
 def align(
@@ -294,7 +334,7 @@ def _observations(sample: TrainingSample, rng: np.random.Generator) -> list[Face
 
 
 def _true_surfaces(
-    photos: list[SyntheticPhoto], mesh: PersonMesh, fit: TemplateFit, crops: Camera
+    photos: list[SyntheticPhoto], mesh: HeadSurface, fit: TemplateFit, crops: Camera
 ) -> SurfaceBinding:
     """The person's surface under the crops' pixels.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from avat3r_ros.data.sampling import ICT_SEEDS
 from avat3r_ros.files import write_json, write_text
 from avat3r_ros.pictures import contact_sheet, write_png
 from avat3r_ros.training.evaluation import SCORES, PersonResult, summary
@@ -17,7 +18,7 @@ from avat3r_ros.training.face_scores import UNITS
 from avat3r_ros.training.methods import METHODS
 
 PAGE, NUMBERS, SHEET = "report.html", "scores.json", "people.png"
-PICTURE_PX = 160
+PICTURE_PX, VIEW_PX = 160, 96
 
 _LESS_IS_BETTER = {
     "perceptual", "akd_px", "expression", "identity", "flicker", "moving_mm", "all_mm", *UNITS,
@@ -42,6 +43,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write `report.html`, `scores.json` and, where pictures were kept, `people.png`.
 
+    The picture shows everybody from all cameras, the network beneath the truth.
+
     Args:
         results: Of `score_people`.
         folder: Created if missing.
@@ -58,6 +61,17 @@ def write_report(
         "scores": scores,
         "people": {result.seed: result.scores for result in results},
     }
+    groups = {
+        "people of the head model that was trained on": lambda seed: seed not in ICT_SEEDS,
+        "people of ICT-FaceKit": lambda seed: seed in ICT_SEEDS,
+    }
+    parted = {
+        name: summary(chosen)
+        for name, belongs in groups.items()
+        if 0 < len(chosen := [r for r in results if belongs(r.seed)]) < len(results)
+    }
+    if parted:
+        data["parts"] = parted
     write_json(folder / NUMBERS, data)
     methods = [name for name in METHODS if name in scores]
     parts = [
@@ -68,12 +82,16 @@ def write_report(
         f"<h1>{len(results)} held-out people</h1>",
         "<p>" + html.escape("; ".join(f"{key}: {value}" for key, value in about.items())),
         _table({method: scores[method] for method in methods}, SCORES),
+        *(
+            f"<h2>{len(part['people'])} {html.escape(name)}</h2>"
+            + _table({method: part[method] for method in methods}, SCORES)
+            for name, part in parted.items()
+        ),
         "<ul>" + "".join(f"<li>{html.escape(note)}" for note in _NOTES) + "</ul>",
     ]  # fmt: skip
     if scores["units"]:
         parts.insert(-1, "<h2>Expression error by unit</h2>")
         parts.insert(-1, _table(scores["units"], {unit: unit for unit in UNITS}))
-    sheets = []
     for result in results:
         parts.append(f"<h2>Person {result.seed}</h2>")
         if result.pictures:
@@ -81,18 +99,17 @@ def write_report(
                 (_caption(name, result.scores.get(name)), pictures)
                 for name, pictures in result.pictures.items()
             ]
-            sheet = contact_sheet(rows, PICTURE_PX)
-            sheets.append(sheet)
-            parts.append(f'<img alt="pictures of person {result.seed}" src="{_inline(sheet)}">')
+            sheet = _inline(contact_sheet(rows, PICTURE_PX))
+            parts.append(f'<img alt="pictures of person {result.seed}" src="{sheet}">')
         else:
             parts.append(_table(result.scores, SCORES))
-    if sheets:
-        width = max(sheet.shape[1] for sheet in sheets)
-        padded = [
-            np.pad(s, ((0, 0), (0, width - s.shape[1]), (0, 0)), constant_values=255)
-            for s in sheets
-        ]
-        write_png(np.concatenate(padded), folder / SHEET)
+    rows = [
+        (f"person {result.seed}: {name}", pictures)
+        for result in results
+        for name, pictures in result.views.items()
+    ]
+    if rows:
+        write_png(contact_sheet(rows, VIEW_PX), folder / SHEET)
     write_text(folder / PAGE, "\n".join(parts) + "\n")
     return data
 

@@ -7,7 +7,7 @@ import torch
 
 from avat3r_ros.cli import make_parser
 from avat3r_ros.commands import evaluate
-from avat3r_ros.data.sampling import training_sample
+from avat3r_ros.data.sampling import ICT_SEEDS, training_sample
 from avat3r_ros.model import Avat3r, preset
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.training import evaluation
@@ -65,6 +65,17 @@ def test_the_report_holds_all_numbers_and_pictures(result, tmp_path):
     assert stored["scores"]["network"] == data["scores"]["network"]
     best = max(result.scores[method]["psnr"] for method in METHODS)
     assert f'<td class="best">{best:.3f}' in page
+
+
+def test_people_of_the_other_head_model_have_their_own_table(result, tmp_path):
+    other = dataclasses.replace(result, seed=ICT_SEEDS.start)
+    data = write_report([result, other], tmp_path, {})
+    own, theirs = data["parts"].values()
+    assert (own["people"], theirs["people"]) == ([result.seed], [ICT_SEEDS.start])
+    page = (tmp_path / "report.html").read_text()
+    assert "1 people of ICT-FaceKit" in page
+    assert page.count("<table>") == 3 + ("Expression error by unit" in page)
+    assert "parts" not in write_report([result], tmp_path, {})
 
 
 def test_the_textured_template_repeats_its_photos(small_person, exact, template):
@@ -148,7 +159,8 @@ def test_flicker_is_taken_over_the_whole_ramp(small_person):
 def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped(
     small_person, tmp_path, monkeypatch, capsys
 ):
-    def make_person(seed, config, prior, template):
+    def make_person(seed, config, prior, template, *, ict_facekit):
+        assert ict_facekit is None
         if seed == 1:
             raise FaceNotFoundError("person 1: no face found in a photo")
         if seed == 3:

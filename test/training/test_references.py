@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from avat3r_ros.geometry import pixel_centers, project_points, transform_points
-from avat3r_ros.training.references import Similarity, align
+from avat3r_ros.training.references import Similarity, align, align_photographed
 
 
 def with_surface(person):
@@ -72,3 +72,14 @@ def test_true_positions_move_with_the_expression(exact):
     moved = (positions[1] - positions[0]).norm(dim=-1)
     assert moved.max() > 0.02
     assert (moved < 1e-4).float().mean() > 0.2  # forehead, eyes and scalp stay
+
+
+def test_photographed_faces_lie_over_each_other_as_landmarks_do(exact, fitted, template):
+    for person, most_mm in ((exact, 1e-3), (fitted, 6.0)):
+        found = align_photographed(
+            person.views, person.surfaces, person.mesh, person.photo_codes, template
+        )
+        points = torch.from_numpy(person.mesh.rest[::50])
+        apart = (found.points(points) - person.fit_from_true.points(points)).norm(dim=-1) * 1000
+        # Both are least squares of a fit that is off by 3 to 5 mm, over other points.
+        assert apart.median() < most_mm
