@@ -187,11 +187,17 @@ def test_only_known_chatter_is_kept_off_stderr(capfd):
     assert capfd.readouterr().err == "E0000 model is broken\nafterwards\n"
 
 
-def test_the_tracker_starts_silently():
+def test_the_tracker_starts_silently_and_without_matplotlib():
     try:
         find_model("face_landmarker")
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    script = "from avat3r_ros.tracking import FaceTracker\nFaceTracker().close()"
+    script = (
+        "import sys\nfrom avat3r_ros.tracking import FaceTracker\nFaceTracker().close()\n"
+        "assert not any(name.startswith('matplotlib') for name in sys.modules)\n"
+        # Who draws with MediaPipe all the same gets the real one.
+        "from mediapipe.tasks.python.vision import drawing_utils\n"
+        "assert drawing_utils.plt.figure.__module__ == 'matplotlib.pyplot'\n"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

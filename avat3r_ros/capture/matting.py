@@ -6,7 +6,9 @@ The network sees a square of a few face sizes only, so that its 256 pixels go to
 that square the matte is 0.
 """
 
+import itertools
 import os
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -35,6 +37,9 @@ SNAP_RADIUS_NETWORK_PX, SNAP_EPSILON, SNAP_RANGE = 4.0, 1e-5, (0.35, 0.70)
 
 SOFT_RADIUS_NETWORK_PX, SOFT_EPSILON, SOFT_RANGE = 1.0, 1e-4, (0.15, 0.95)
 """Second guided filter: soft again over the width of hair."""
+
+TILE_PX = 48
+"""Side of the tiles a guided filter works on: only those that the matte's edge crosses."""
 
 
 class Matting(VisionTask):
@@ -186,10 +191,42 @@ def guided_filter(
     height, width = values.shape
     step = max(1, radius_px // 4)
     grid = (max(1, round(width / step)), max(1, round(height / step)))
-    # Double precision: the covariance of two flat colours has rank 1, and only epsilon inverts it.
-    colours = cv2.resize(guide, grid, interpolation=cv2.INTER_AREA).astype(np.float64)
-    targets = cv2.resize(values, grid, interpolation=cv2.INTER_AREA).astype(np.float64)
+    colours = cv2.resize(guide, grid, interpolation=cv2.INTER_AREA)
+    targets = cv2.resize(values, grid, interpolation=cv2.INTER_AREA)
     radius = max(1, round(radius_px / step))
+    fit = np.zeros((*targets.shape, 4), np.float32)
+    fit[..., 3] = targets
+    for tile, around, inner in _tiles_that_vary(targets, 2 * radius):
+        fit[tile] = _window_fits(colours[around], targets[around], radius, epsilon)[inner]
+    fit = cv2.resize(fit, (width, height), interpolation=cv2.INTER_LINEAR)
+    of_red, of_green, of_blue = (fit[..., i] * guide[..., i] for i in range(3))
+    return of_red + of_green + of_blue + fit[..., 3]
+
+
+def _tiles_that_vary(
+    values: Float[np.ndarray, "h w"], margin: int
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]]:
+    """Tiles of a picture; the same with a margin; and where in that they are.
+
+    Those whose values are all equal, as most of a matte's are, are left out.
+    """
+    for y, x in itertools.product(*(range(0, side, TILE_PX) for side in values.shape)):
+        tile = (slice(y, y + TILE_PX), slice(x, x + TILE_PX))
+        y0, x0 = max(y - margin, 0), max(x - margin, 0)
+        around = (slice(y0, y + TILE_PX + margin), slice(x0, x + TILE_PX + margin))
+        if np.ptp(values[around]) > 0:
+            yield tile, around, tuple(slice(at, at + TILE_PX) for at in (y - y0, x - x0))
+
+
+def _window_fits(
+    colours: Float[np.ndarray, "h w 3"],
+    targets: Float[np.ndarray, "h w"],
+    radius: int,
+    epsilon: float,
+) -> Float[np.ndarray, "h w 4"]:
+    """Mean over the windows around each pixel of their fits `a . colour + b`, float32."""
+    # Double precision: the covariance of two flat colours has rank 1, and only epsilon inverts it.
+    colours, targets = colours.astype(np.float64), targets.astype(np.float64)
 
     def mean(array: np.ndarray) -> np.ndarray:
         size = (2 * radius + 1, 2 * radius + 1)
@@ -211,9 +248,7 @@ def guided_filter(
         [c00 * x + c01 * y + c02 * z, c01 * x + c11 * y + c12 * z, c02 * x + c12 * y + c22 * z], -1
     )
     a /= determinant[..., None]
-    fit = mean(np.dstack([a, target - (a * colour).sum(-1)])).astype(np.float32)
-    fit = cv2.resize(fit, (width, height), interpolation=cv2.INTER_LINEAR)
-    return (fit[..., :3] * guide).sum(-1) + fit[..., 3]
+    return mean(np.dstack([a, target - (a * colour).sum(-1)])).astype(np.float32)
 
 
 def _stretched(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from avat3r_ros.model_files import find_model, without_start_up_chatter
+from avat3r_ros.model_files import find_model, without_drawing, without_start_up_chatter
 
 
 class VisionTask(AbstractContextManager):
@@ -44,8 +44,9 @@ class VisionTask(AbstractContextManager):
     ) -> None:
         path = find_model(model, model_path)
         try:
-            import mediapipe
-            from mediapipe.tasks.python import BaseOptions, vision
+            with without_drawing():
+                import mediapipe
+                from mediapipe.tasks.python import BaseOptions, vision
         except ImportError as error:
             raise RuntimeError(
                 f"{purpose} needs mediapipe ({error}); remedy: pip install mediapipe==1.2.2"

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from avat3r_ros.expression import ARKIT_INDEX
-from avat3r_ros.model_files import find_model, without_start_up_chatter
+from avat3r_ros.model_files import find_model, without_drawing, without_start_up_chatter
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +96,9 @@ class Landmarker:
     ) -> None:
         path = find_model("face_landmarker", model_path)
         try:
-            import mediapipe
-            from mediapipe.tasks.python.vision import face_landmarker
+            with without_drawing():
+                import mediapipe
+                from mediapipe.tasks.python.vision import face_landmarker
         except ImportError as error:
             raise RuntimeError(
                 f"tracking needs mediapipe ({error}); remedy: pip install mediapipe==1.2.2"

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from avat3r_ros.capture import matting as matting_module
 from avat3r_ros.capture.matting import Matting, guided_filter, only_one_person, refined_edges
 from avat3r_ros.model_files import find_model
 
@@ -107,6 +108,18 @@ def test_guided_filter_is_a_mean_on_flat_colour_and_keeps_edges_of_the_guide():
     guide[:, 20:] = (0.1, 0.2, 0.3)
     kept = guided_filter(guide, (guide[..., 0] > 0).astype(np.float32), 3, 1e-6)
     np.testing.assert_allclose(kept, guide[..., 0] > 0, atol=1e-3)
+
+
+def test_tiles_of_the_guided_filter_join_without_seams(monkeypatch):
+    rng = np.random.default_rng(2)
+    guide = cv2.GaussianBlur(rng.random((150, 130, 3)).astype(np.float32), (0, 0), 3)
+    values = np.zeros((150, 130), np.float32)
+    cv2.circle(values, (70, 60), 40, 1.0, -1)
+    tiled = guided_filter(guide, values, 3, 1e-4)
+    monkeypatch.setattr(matting_module, "TILE_PX", 1000)
+    whole = guided_filter(guide, values, 3, 1e-4)
+    np.testing.assert_allclose(tiled, whole, atol=1e-6)
+    assert np.abs(whole - values).max() > 0.1, "otherwise nothing was filtered"
 
 
 @pytest.mark.parametrize(
