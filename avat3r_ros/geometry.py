@@ -22,8 +22,10 @@ remove the half pixel.
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from avat3r_ros.types import Camera
 
 FACE_FROM_HEAD = np.array(
     [[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], dtype=np.float64
@@ -255,6 +257,25 @@ def unproject_pixels(
         intrinsics[..., :2, :2]
     ).transpose(-1, -2)
     return torch.cat([xy, torch.ones_like(xy[..., :1])], -1) * depth[..., None]
+
+
+def pixels_under(
+    camera: Camera, points_head: Float[Tensor, "n 3"]
+) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"], Bool[Tensor, "n"]]:
+    """Column and row of the pixel each point falls on, and whether it is in the picture.
+
+    Of a point beside the picture the nearest pixel in it; nothing behind the camera is in it.
+    """
+    points = transform_points(camera.camera_from_head.float(), points_head)
+    x, y = project_points(camera.intrinsics.float(), points).floor().long().unbind(-1)
+    inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height) & (points[:, 2] > 0)
+    return x.clamp(0, camera.width - 1), y.clamp(0, camera.height - 1), inside
+
+
+def triangle_normals(corners: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3"]:
+    """Outward normals of triangles (..., corner, xyz), as long as twice their areas."""
+    a, b, c = corners.unbind(-2)
+    return torch.cross(b - a, c - a, dim=-1)
 
 
 def pixel_centers(width: int, height: int) -> Float[Tensor, "h w 2"]:

@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from avat3r_ros import geometry
+from avat3r_ros.types import Camera
 
 
 def random_rotations(count: int, seed: int = 0) -> np.ndarray:
@@ -141,6 +142,27 @@ def test_pixel_centers_are_at_half():
     assert centers.shape == (2, 3, 2)
     assert centers[0, 0].tolist() == [0.5, 0.5]
     assert centers[1, 2].tolist() == [2.5, 1.5]
+
+
+def test_points_fall_on_the_pixel_that_holds_their_projection():
+    """A point at (0.5, 0.5) is on the first pixel; one beside or behind the picture is on none."""
+    pose = torch.tensor(geometry.look_at_head(0.0, 0.0, 1.0)).float()
+    camera = Camera(torch.tensor(geometry.intrinsics_matrix(100, 2, 1)).float(), pose, 4, 2)
+    # 1 m in front of it 1 cm is a pixel; the camera looks at the origin, down is -y.
+    points = torch.tensor(
+        [[-0.015, 0.005, 0.0], [0.0199, -0.0001, 0.0], [0.05, 0.03, 0.0], [0.0, 0.0, 2.0]]
+    )
+    x, y, inside = geometry.pixels_under(camera, points)
+    assert inside.tolist() == [True, True, False, False]
+    assert x[:3].tolist() == [0, 3, 3]
+    assert y[:3].tolist() == [0, 1, 0]
+
+
+def test_normals_of_triangles_turn_right_handed_and_are_twice_their_area():
+    corners = torch.tensor([[0.0, 0, 0], [2, 0, 0], [0, 3, 0]])
+    assert geometry.triangle_normals(corners).tolist() == [0, 0, 6]
+    both = torch.stack([corners, corners.flip(0)])
+    assert geometry.triangle_normals(both)[:, 2].tolist() == [6, -6]
 
 
 def test_crop_keeps_rays():

@@ -15,7 +15,13 @@ from scipy.ndimage import distance_transform_edt
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from avat3r_ros.geometry import invert_poses, pixel_centers, transform_points, unproject_pixels
+from avat3r_ros.geometry import (
+    invert_poses,
+    pixel_centers,
+    transform_points,
+    triangle_normals,
+    unproject_pixels,
+)
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.rig_motion import BaseGuess, facing_quats_wxyz
@@ -220,8 +226,7 @@ def _lay_on_surface(
     """
     on = (triangle_ids >= 0).nonzero()[:, 0]
     corners = vertices_by_row[view_rows[on, None], template.triangles.long()[triangle_ids[on]]]
-    normals = torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
-    normals = torch.nn.functional.normalize(normals, dim=-1)
+    normals = torch.nn.functional.normalize(triangle_normals(corners), dim=-1)
     # A degenerate triangle has no normal; such a Gaussian keeps its round shape.
     valid = normals.norm(dim=-1) > 0.5
     on, normals = on[valid], normals[valid]

@@ -17,22 +17,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import (
     invert_poses,
     pixel_centers,
-    project_points,
-    transform_points,
+    pixels_under,
+    triangle_normals,
     unproject_pixels,
 )
 from avat3r_ros.model.template_colors import (
+    DARKEST_INTERIOR,
     TEETH,
     brightness,
     groups_of_pixels,
     in_mouth,
+    neighbors_colors,
     saturation,
     surface_groups,
     surface_points,
@@ -73,13 +74,12 @@ LOWER_BORDERS_M = np.array([0.0, 0.0053, 0.0110, 0.0172, 0.0220])
 BORDER_SIGMA_M, BORDER_SHADE, LOWER_SHADE = 0.0006, 0.18, 0.12
 """How wide and dark the painted borders are, and how much darker lower teeth are."""
 
-REACH_M, ALONG = 0.004, 0.25
-"""How far seen teeth colour others; a step along a tooth counts less than one across."""
+NEIGHBORS, SOFTNESS_M, REACH_M, ALONG = 3, 2e-4, 0.004, 0.25
+"""How many seen pixels colour the teeth beside them, and how far (`neighbors_colors`); a step along
+a tooth counts less than one across."""
 
 LIGHT_DEPTH_M = 0.014
 """Behind the front teeth, light falls by 1/e over this depth."""
-
-DARKEST = 0.12
 
 IVORY, GUMS = (0.88, 0.84, 0.76), (0.72, 0.45, 0.43)
 """sRGB under full light (ours, by eye)."""
@@ -211,17 +211,13 @@ def _seen_colors(
         weights: Their barycentrics.
         below: Only points lower than this are seen: the upper teeth hide what is behind them.
     """
-    _, _, height, width = views.images.shape
     seen = []
     for v, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
         points = surface_points(vertices, template, faces, weights)
         points = shifted_teeth(points, faces, template, reach)
         camera = views.cameras[v]
-        in_camera = transform_points(camera.camera_from_head.float(), points)
-        x, y = project_points(camera.intrinsics.float(), in_camera).floor().long().unbind(-1)
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-        x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
+        x, y, inside = pixels_under(camera, points)
         known = inside & shown[v, y, x] & _faces_camera(vertices, template, camera, faces)
         if below is not None:
             known &= points[:, 1] < below
@@ -239,9 +235,8 @@ def _faces_camera(
 ) -> Tensor:
     """Which triangles turn their front to a camera, (n,)."""
     corners = vertices[template.triangles.long()[faces]]
-    normals = torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
     center = invert_poses(camera.camera_from_head.float()[None])[0, :3, 3]
-    return ((center - corners[:, 0]) * normals).sum(-1) > 0
+    return ((center - corners[:, 0]) * triangle_normals(corners)).sum(-1) > 0
 
 
 def _continued(
@@ -254,14 +249,15 @@ def _continued(
     colors = painted.clone()
     scale = torch.tensor([1.0, ALONG, 1.0])
     for side in (torch.tensor([-1.0, 1.0, 1.0]), torch.ones(3)):
-        tree = cKDTree((rest[known] * side * scale).numpy())
-        distance, nearest = tree.query((rest * scale).numpy(), k=min(3, int(known.sum())))
-        nearest = torch.from_numpy(nearest).view(len(rest), -1)
-        distance = torch.from_numpy(distance).float().view(len(rest), -1)
-        weight = 1 / (distance + 2e-4)
-        near = (seen[known][nearest] * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
-        share = torch.exp(-((distance.mean(1, keepdim=True) / REACH_M) ** 2))
-        colors = share * near + (1 - share) * colors
+        colors = neighbors_colors(
+            rest[known] * side * scale,
+            seen[known],
+            rest * scale,
+            colors,
+            count=NEIGHBORS,
+            softness_m=SOFTNESS_M,
+            reach_m=REACH_M,
+        )
     colors[known] = seen[known]
     return colors
 
@@ -290,7 +286,7 @@ def _painted(
     gums = torch.sigmoid((above_edge - CROWN_M) / GUM_EDGE_M * 2)[:, None]
     colors = (1 - gums) * colors + gums * light * torch.tensor(GUMS)
     depth = (front - rest[:, 2]).clamp(min=0)
-    return colors * torch.exp(-depth / LIGHT_DEPTH_M).clamp(min=DARKEST)[:, None]
+    return colors * torch.exp(-depth / LIGHT_DEPTH_M).clamp(min=DARKEST_INTERIOR)[:, None]
 
 
 def _runs(

@@ -40,6 +40,8 @@ EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
 """Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
 farther on they are white."""
 
+EYE_SOFTNESS_M = 3e-4
+"""Added to the distances by which they are mixed."""
 
 SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
 
@@ -144,13 +146,12 @@ def fill_colors(
         )
     on = group[faces] == SKIN
     if bool(on.any()):
-        triangles = template.triangles.long()
         use = on_skin & (pixel_triangles >= 0)
         per_vertex = _skin_colors(
             neutral, template, group == SKIN, pixel_triangles[use], pixel_weights[use],
             seen.colors[use], skin.mean(0),
         )  # fmt: skip
-        colors[on] = (per_vertex[triangles[faces[on]]] * weights[on][..., None]).sum(1)
+        colors[on] = surface_points(per_vertex, template, faces[on], weights[on])
     return colors
 
 
@@ -167,13 +168,46 @@ def _continued_eye(
     """Colours of hidden parts of the eyes: the nearest seen ones, then the white of the eye."""
     light = seen_colors.sum(-1)
     white = seen_colors[light >= torch.quantile(light, 0.8)].mean(0)
-    distance, nearest = cKDTree(seen_points.numpy()).query(hidden.numpy(), k=EYE_NEIGHBORS)
-    distance = torch.from_numpy(distance).float()
-    weight = 1 / (distance + 3e-4)
-    near = (seen_colors[torch.from_numpy(nearest)] * weight[..., None]).sum(1)
-    near = near / weight.sum(1, keepdim=True)
-    share = torch.exp(-((distance.mean(1, keepdim=True) / EYE_REACH_M) ** 2))
-    return share * near + (1 - share) * white
+    return neighbors_colors(
+        seen_points,
+        seen_colors,
+        hidden,
+        white,
+        count=EYE_NEIGHBORS,
+        softness_m=EYE_SOFTNESS_M,
+        reach_m=EYE_REACH_M,
+    )
+
+
+def neighbors_colors(
+    seen_points: Float[Tensor, "p 3"],
+    seen_colors: Float[Tensor, "p 3"],
+    points: Float[Tensor, "n 3"],
+    others: Float[Tensor, "*each 3"],
+    *,
+    count: int,
+    softness_m: float,
+    reach_m: float,
+) -> Float[Tensor, "n 3"]:
+    """Colours of points: those of their nearest seen ones, and others where these are far.
+
+    Args:
+        seen_points: At least one.
+        seen_colors: Their colours.
+        points: To be coloured.
+        others: Colours far from all seen points; one, or one for each point.
+        count: Seen points that are mixed, by the inverse of their distances.
+        softness_m: Added to these distances.
+        reach_m: Mean distance at which the share of the seen ones has fallen to 1/e.
+    """
+    count = min(count, len(seen_points))
+    distance, nearest = cKDTree(seen_points.numpy()).query(points.numpy(), k=count)
+    distance = torch.from_numpy(distance).float().view(len(points), count)
+    nearest = torch.from_numpy(nearest).view(len(points), count)
+    weight = 1 / (distance + softness_m)
+    near = (seen_colors[nearest] * weight[..., None]).sum(1) / weight.sum(1, keepdim=True)
+    share = torch.exp(-((distance.mean(1, keepdim=True) / reach_m) ** 2))
+    return share * near + (1 - share) * others
 
 
 def _skin_colors(

@@ -27,12 +27,7 @@ from torch import Tensor
 
 from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
-from avat3r_ros.geometry import (
-    intrinsics_matrix,
-    look_at_head,
-    project_points,
-    transform_points,
-)
+from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import measure_teeth, paint_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
@@ -181,9 +176,7 @@ def fill_unseen_surfaces(
     depth = depth[keep]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
-    normals = torch.nn.functional.normalize(
-        torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1), dim=-1
-    )
+    normals = torch.nn.functional.normalize(triangle_normals(corners), dim=-1)
     size = torch.where(_is_fine(template), FILL_SIGMA, BROAD_SIGMA)
     size[folds] = LID_SIGMA
     sigma = size[faces] * spacing[faces]
@@ -259,9 +252,7 @@ def _around_lids(
 
 
 def _areas(vertices: Float[Tensor, "*r v 3"], triangles: Tensor) -> Float[Tensor, "*r f"]:
-    corners = vertices[..., triangles.long(), :]
-    first = corners[..., 1, :] - corners[..., 0, :]
-    return 0.5 * torch.cross(first, corners[..., 2, :] - corners[..., 0, :], dim=-1).norm(dim=-1)
+    return 0.5 * triangle_normals(vertices[..., triangles.long(), :]).norm(dim=-1)
 
 
 def _ever_visible(placed: Tensor, template: HeadTemplate, group: Tensor) -> Bool[Tensor, "f"]:
@@ -355,17 +346,12 @@ def _outside_mattes(
 
     A picture says nothing of points beside or behind it; a point in no picture is infinitely far.
     """
-    _, _, height, width = views.masks.shape
     farthest = torch.full((len(faces),), -1.0)
     for row, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
-        camera = views.cameras[row]
-        points = transform_points(
-            camera.camera_from_head.float(), surface_points(vertices, template, faces, weights)
-        )
-        x, y = project_points(camera.intrinsics.float(), points).floor().long().unbind(-1)
-        in_picture = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (points[:, 2] > 0)
+        points = surface_points(vertices, template, faces, weights)
+        x, y, in_picture = pixels_under(views.cameras[row], points)
         outside = distance_transform_edt(views.masks[row, 0].numpy() <= 0.5)
-        at = torch.from_numpy(outside).float()[y.clamp(0, height - 1), x.clamp(0, width - 1)]
+        at = torch.from_numpy(outside).float()[y, x]
         farthest = torch.where(in_picture, torch.maximum(farthest, at), farthest)
     return torch.where(farthest < 0, torch.inf, farthest)

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from avat3r_ros.expression import ARKIT_52
+from avat3r_ros.geometry import triangle_normals
 from avat3r_ros.types import SurfaceBinding
 
 DEFAULT_PATH = Path(__file__).parents[1] / "assets" / "head_template.safetensors"
@@ -126,8 +127,7 @@ class HeadTemplate:
 
     def vertex_normals(self, vertices: Float[Tensor, "*b v 3"]) -> Float[Tensor, "*b v 3"]:
         """Outward unit normals: area-weighted mean of the normals of each vertex's triangles."""
-        a, b, c = (vertices[..., self.triangles[:, k], :] for k in range(3))
-        face_normals = torch.linalg.cross(b - a, c - a)
+        face_normals = triangle_normals(vertices[..., self.triangles, :])
         normals = torch.zeros_like(vertices)
         for k in range(3):
             normals = normals.index_add(-2, self.triangles[:, k], face_normals)

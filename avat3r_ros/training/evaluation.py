@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from avat3r_ros.geometry import project_points, transform_points
+from avat3r_ros.geometry import pixels_under
 from avat3r_ros.model.network import Avat3r
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.rig import HeadTemplate
@@ -276,10 +276,7 @@ def _moved_region(points: Float[Tensor, "p 3"], cameras: Camera) -> Float[Tensor
     """Pixels onto which points fall, without gaps of a few pixels between them."""
     regions = torch.zeros(len(cameras.intrinsics), 1, cameras.height, cameras.width)
     for row, region in enumerate(regions):
-        camera = cameras[row]
-        seen = transform_points(camera.camera_from_head, points)
-        x, y = project_points(camera.intrinsics, seen).floor().long().unbind(-1)
-        inside = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
+        x, y, inside = pixels_under(cameras[row], points)
         region[0, y[inside], x[inside]] = 1.0
     closed = torch.nn.functional.max_pool2d(regions, 5, 1, 2)
     return -torch.nn.functional.max_pool2d(-closed, 3, 1, 1)

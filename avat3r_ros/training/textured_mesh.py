@@ -9,7 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avat3r_ros import native
-from avat3r_ros.geometry import invert_poses, project_points, transform_points
+from avat3r_ros.geometry import (
+    invert_poses,
+    project_points,
+    transform_points,
+    triangle_normals,
+)
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, ReferenceViews
 
@@ -76,9 +81,10 @@ class TexturedMesh:
         x, y = pixels.floor().long().unbind(-1)
         there = (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
         x, y = x.clamp(0, camera.width - 1), y.clamp(0, camera.height - 1)
-        normals = torch.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=-1)
         center = invert_poses(camera.camera_from_head.float())[:3, 3]
-        facing = torch.cosine_similarity(normals, center - points, dim=-1).clamp(min=0)
+        facing = torch.cosine_similarity(triangle_normals(corners), center - points, dim=-1).clamp(
+            min=0
+        )
         visible = there & (inside[:, 2] < self._depths[view][y, x] + HIDDEN_BELOW_M)
         visible &= self.views.masks[view, 0, y, x] > 0.5
         size = torch.tensor([camera.width, camera.height])
@@ -86,7 +92,7 @@ class TexturedMesh:
         sampled = torch.nn.functional.grid_sample(
             self.views.images[view : view + 1].float(), grid, align_corners=False
         )[0, :, 0].T
-        return sampled, (facing.square() * visible)[:, None]
+        return sampled, (facing.clamp(min=0).square() * visible)[:, None]
 
 
 def nearest_view(views: ReferenceViews, camera: Camera) -> int:
