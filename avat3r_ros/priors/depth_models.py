@@ -21,6 +21,7 @@ from avat3r_ros.priors.networks import (
     Normalisation,
     load_published,
     resized,
+    run_one_by_one,
 )
 
 _CLASSES = {
@@ -80,24 +81,15 @@ class DepthEstimator:
         side = min(self.input_height, self.input_width)
         top, left = (self.input_height - side) // 2, (self.input_width - side) // 2
         right, bottom = self.input_width - side - left, self.input_height - side - top
-        on_gpu = self.device.type == "cuda"
-        maps = []
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu),
-        ):
-            for index, image in enumerate(images):
-                square = resized(image[None], side, side).to(self.device)
-                values = self.network(self.normalisation(pad(square, (left, right, top, bottom))))
-                full = (self.input_height, self.input_width)
-                values = interpolate(values.float()[:, None], full, mode="bilinear")[:, 0]
-                maps.append(values[:, top : top + side, left : left + side].cpu())
-                if progress is not None:
-                    progress((index + 1) / len(images))
-        values = torch.cat(maps)
-        if not values.isfinite().all():
-            raise ValueError(f"{self.name}: depths contain nan or infinity; damaged weights?")
-        return values.clone()
+        full = (self.input_height, self.input_width)
+
+        def of_one(image: Tensor) -> Tensor:
+            square = resized(image, side, side).to(self.device)
+            values = self.network(self.normalisation(pad(square, (left, right, top, bottom))))
+            values = interpolate(values.float()[:, None], full, mode="bilinear")[:, 0]
+            return values[:, top : top + side, left : left + side]
+
+        return run_one_by_one(of_one, images, f"{self.name}: depths", self.device, progress)
 
 
 def load_depth(folder: str | Path, *, device: torch.device | str = "cpu") -> DepthEstimator:

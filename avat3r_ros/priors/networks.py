@@ -1,4 +1,4 @@
-"""What the priors know of networks other people published: licence, input, and safe loading.
+"""What the priors know of networks other people published: licence, input, safe loading.
 
 Such networks are read from a folder as the model hub lays it out (config.json, model.safetensors),
 with the `transformers` package, which is optional and imported only here. Nothing is downloaded.
@@ -6,7 +6,7 @@ with the `transformers` package, which is optional and imported only here. Nothi
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,41 @@ def load_published(
     return PublishedNetwork(
         model.eval().requires_grad_(False).to(device), model.config, _normalisation(folder)
     )
+
+
+def run_one_by_one(
+    network: Callable[[Tensor], Tensor],
+    images: Float[Tensor, "v 3 h w"],
+    what: str,
+    device: torch.device,
+    progress: Callable[[float], None] | None,
+) -> Float[Tensor, "v ..."]:
+    """Run images through a network without gradients, one after the other; bfloat16 on a GPU.
+
+    Args:
+        network: One image (1, 3, h, w) to values (1, ...).
+        images: On the CPU.
+        what: How a message calls the values.
+        device: Where the network is.
+        progress: Called with the fraction done in [0, 1]; it may raise to stop.
+
+    Returns:
+        On the CPU, float32.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    values = []
+    on_gpu = device.type == "cuda"
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
+        for index, image in enumerate(images):
+            values.append(network(image[None]).float().cpu())
+            if progress is not None:
+                progress((index + 1) / len(images))
+    joined = torch.cat(values)
+    if not joined.isfinite().all():
+        raise ValueError(f"{what} contain nan or infinity; damaged weights?")
+    return joined.clone()  # what inference mode made takes no part in gradients
 
 
 def resized(

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avat3r_ros.priors.networks import Licence, Normalisation, resized
+from avat3r_ros.priors.networks import Licence, Normalisation, resized, run_one_by_one
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,15 @@ class FeatureExtractor:
             ValueError: The network's output is not what its description says.
         """
         side = self.input_size // self.stride
-        on_gpu = self.device.type == "cuda"
-        maps = []
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu),
-        ):
-            for index, image in enumerate(images):
-                large = resized(image[None], self.input_size, self.input_size).to(self.device)
-                features = self.network(self.normalisation(large))
-                if tuple(features.shape) != (1, self.channels, side, side):
-                    raise ValueError(
-                        f"{self.name}: expected features (1, {self.channels}, {side}, {side}), got "
-                        f"{tuple(features.shape)}"
-                    )
-                maps.append(features.float().cpu())
-                if progress is not None:
-                    progress((index + 1) / len(images))
-        features = torch.cat(maps)
-        if not features.isfinite().all():
-            raise ValueError(f"{self.name}: features contain nan or infinity; damaged weights?")
-        return features.clone()
+
+        def of_one(image: Tensor) -> Tensor:
+            large = resized(image, self.input_size, self.input_size).to(self.device)
+            features = self.network(self.normalisation(large))
+            if tuple(features.shape) != (1, self.channels, side, side):
+                raise ValueError(
+                    f"{self.name}: expected features (1, {self.channels}, {side}, {side}), got "
+                    f"{tuple(features.shape)}"
+                )
+            return features
+
+        return run_one_by_one(of_one, images, f"{self.name}: features", self.device, progress)
