@@ -267,15 +267,10 @@ def build_avatar_from_images(
             "view_stamps_s": [face.stamp_s for face in faces],
             **({"lifted_by": lift.name} if single else {}),
             "weights_of_others": [
-                {"name": prior.name, "licence": prior.licence.name}
-                for prior in (position_prior, features)
-                if prior is not None and prior.licence is not None
-            ]
-            + (
-                [{"name": lift.name, "licence": lift.licence}]
-                if single and isinstance(lift, PictureLift)
-                else []
-            ),
+                {"name": part.name, "licence": part.licence.name}
+                for part in (position_prior, features, lift if single else None)
+                if part is not None and part.licence is not None
+            ],
             **(metadata or {}),
         },
     )

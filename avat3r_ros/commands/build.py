@@ -13,7 +13,7 @@ from avat3r_ros.capture.photos import load_photo
 from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import output_path
 from avat3r_ros.commands.build_report import write_build_report
-from avat3r_ros.lift.choice import PictureLift, single_image_lift
+from avat3r_ros.lift.choice import single_image_lift
 from avat3r_ros.pipeline import build_avatar_from_images, build_avatar_from_photos
 from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
 from avat3r_ros.tracking import FaceTracker
@@ -34,11 +34,9 @@ def run(args: argparse.Namespace) -> int:
             bar.update(round(100 * fraction) - bar.n)
 
         position = _position_prior(args, progress)
-        for prior in (position, features):
-            if prior is not None and prior.licence is not None:
-                bar.write(f"{prior.name}: licence of its weights is {prior.licence}")
-        if isinstance(lift, PictureLift):
-            bar.write(f"{lift.name}: licence of its weights is {lift.licence}")
+        for part in (position, features, lift):
+            if part is not None and part.licence is not None:
+                bar.write(f"{part.name}: licence of its weights is {part.licence}")
         options = {
             "preset": args.preset,
             "trained": not args.untrained,

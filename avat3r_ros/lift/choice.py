@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from avat3r_ros.lift import gan, heads
+from avat3r_ros.priors.networks import Licence
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import FaceState, HeadCrops
 
@@ -20,10 +21,12 @@ class Lift:
     Attributes:
         name: Of the back-end; kept in avatars.
         function: What is called.
+        licence: Of weights that do not ship with this package; None if there are none.
     """
 
     name: str
     function: Callable[[HeadCrops, HeadTemplate], HeadCrops]
+    licence: Licence | None = None
 
     def __call__(self, crops: HeadCrops, template: HeadTemplate) -> HeadCrops:
         """Add views of the same head, exactly where their cameras say, in the same expression."""
@@ -36,13 +39,13 @@ class PictureLift:
 
     Attributes:
         name: Of the back-end; kept in avatars.
-        licence: What is to be said of its weights.
+        licence: Of its weights.
         focal_px: Focal length of its pictures.
         function: What is called.
     """
 
     name: str
-    licence: str
+    licence: Licence
     focal_px: float
     function: Callable[..., list[np.ndarray]]
 
@@ -59,6 +62,12 @@ class PictureLift:
 
 HEADS = Lift("heads", heads.lift)
 """The default."""
+
+EG3D = Licence(
+    "whatever you got the generator under",
+    "https://github.com/NVlabs/eg3d",
+    "EG3D's own weights are for non-commercial research only",
+)
 
 LIFTS = ("heads", "eg3d", "off")
 
@@ -83,12 +92,8 @@ def single_image_lift(name: str, weights: str | Path | None = None) -> Lift | Pi
                 "what it must do"
             )
         generator = gan.load_generator(weights)
-        licence = (
-            "whatever you got the generator under; EG3D's own weights are for non-commercial "
-            "research only"
-        )
         function = partial(gan.lift, generator=generator)
-        return PictureLift("eg3d", licence, generator.focal_px, function)
+        return PictureLift("eg3d", EG3D, generator.focal_px, function)
     if weights is not None:
         raise ValueError(f"the lift {name!r} needs no weights, got {weights}")
     return HEADS if name == "heads" else None

@@ -112,7 +112,7 @@ def test_an_avatar_is_built_through_the_generator(known):
     from avat3r_ros.pipeline import build_avatar_from_images
 
     lift = single_image_lift("eg3d", known.path)
-    assert "non-commercial" in lift.licence
+    assert "non-commercial" in lift.licence.terms
     quick = partial(gan.lift, generator=gan.load_generator(known.path), steps=25)
     lift = replace(lift, function=quick)
     result = build_avatar_from_images([known.photo], lift=lift)
