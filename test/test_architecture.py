@@ -8,7 +8,10 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "avat3r_ros"
-CORE = {"types", "geometry", "expression", "rig", "native", "avatar_file", "model_files", "files"}
+CORE = {
+    *("types", "geometry", "expression", "rig", "native"),
+    *("avatar_file", "model_files", "files", "mattes"),
+}
 STAGES = {
     *("capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"),
     *("streaming", "drivers", "lift"),
@@ -20,6 +23,7 @@ ALLOWED = {
     "expression": set(),
     "native": set(),
     "files": set(),
+    "mattes": set(),
     "model_files": {"files"},
     "geometry": {"types"},
     "rig": {"types", "geometry", "expression"},

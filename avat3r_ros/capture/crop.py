@@ -15,6 +15,7 @@ from avat3r_ros import native
 from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
+from avat3r_ros.mattes import SEEN_MASK, parts_touching
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.framing import (
     BOX_CENTER_HEAD_M,
@@ -37,9 +38,6 @@ HAIR_STRAND_M = 0.008
 
 FACE_HALF_WIDTH_M = 0.03
 """So near the middle of the face, between eyes and chin, there is skin whatever the hair."""
-
-SEEN_MASK = 0.5
-"""Pixels of the soft matte below this are background."""
 
 NECK_SOFTNESS_M = 0.006
 """Width over which the matte fades at the cut."""
@@ -181,11 +179,10 @@ def _above_neck_cut(
     # Gaps of a pixel or two, as between ear and skull, belong to the head.
     closed = cv2.morphologyEx(on_head.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     off_head = ((closed == 0) & (mask > 0.1)).astype(np.uint8)
-    _, parts = cv2.connectedComponents(cv2.erode(off_head, disc))
-    hair_parts = np.setdiff1d(parts[over_chin > EYES_ABOVE_CHIN_M], 0)
-    hair = cv2.dilate(np.isin(parts, hair_parts).astype(np.uint8), disc) > 0
-    on_scalp = on_head & template.region_mask("scalp").numpy()[np.maximum(ids, 0)]
     over_eyes = over_chin > EYES_ABOVE_CHIN_M
+    strands = parts_touching(cv2.erode(off_head, disc) > 0, over_eyes)
+    hair = cv2.dilate(strands.astype(np.uint8), disc) > 0
+    on_scalp = on_head & template.region_mask("scalp").numpy()[np.maximum(ids, 0)]
     middle = (np.abs(points[..., 0]) < FACE_HALF_WIDTH_M) & (over_chin > 0)
     hair |= hair_pixels(
         picture,

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
 
+from avat3r_ros.mattes import parts_touching
+
 MAX_COLOR_DISTANCE = 7.0
 """CIELAB distance within which a colour is one of the hair's (2.3 is just noticeable)."""
 
@@ -49,8 +51,7 @@ def hair_pixels(
         alike &= to_hair < to_skin
     hair = certain.copy()
     hair[inside] |= alike
-    _, parts = cv2.connectedComponents(hair.astype(np.uint8))
-    return np.isin(parts, np.setdiff1d(parts[certain], 0))
+    return parts_touching(hair, certain)
 
 
 def _examples(colors: np.ndarray) -> cKDTree:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from avat3r_ros.lift.photo import PhotoOnHead
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.priors.hair import MAX_THICKNESS_M, observe_hair
-from avat3r_ros.priors.view import SEEN_MASK
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.rig.fields import follow
 from avat3r_ros.rig.looks import (

@@ -22,6 +22,7 @@ from avat3r_ros.geometry import (
     triangle_normals,
     unproject_pixels,
 )
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.rig_motion import BaseGuess, facing_quats_wxyz
@@ -53,9 +54,6 @@ STILL_BELOW_M = 5e-5
 FADE_DISTANCE_M = 0.02
 """Points off the template follow its nearest point less with distance, and not at all from here."""
 
-MIN_MASK = 0.5
-"""Pixels of the soft matte below this are background."""
-
 SURE_MASK, RIM = 0.95, 0.024
 """Pixels of the matte below the first show background, too; they take the colour of the nearest
 pixel that does not, out to this share of the picture."""
@@ -78,7 +76,7 @@ def build_base_guess(
     """
     if config.motion_prior == "template" and template is None:
         raise ValueError("motion_prior='template' needs the head template, got None")
-    keep = (views.confidence > config.confidence_threshold) & (views.masks > MIN_MASK)
+    keep = (views.confidence > config.confidence_threshold) & (views.masks > SEEN_MASK)
     if config.motion_prior == "template":
         assert template is not None
         keep &= ~misread_pixels(views, template)
@@ -167,7 +165,7 @@ def _gather(maps: Tensor, pixels: Tensor) -> Tensor:
 def _unmixed_colors(views: ReferenceViews) -> Float[Tensor, "v 3 h w"]:
     """Colours without the background that soft outlines let in: dark or bright dots from aside."""
     images, masks = views.images.float(), views.masks[:, 0].float()
-    unmixed = (images / masks[:, None].clamp(min=MIN_MASK)).clamp(0, 1)
+    unmixed = (images / masks[:, None].clamp(min=SEEN_MASK)).clamp(0, 1)
     for row, mask in enumerate(masks):
         sure = mask >= SURE_MASK
         if bool(sure.any()):
@@ -188,7 +186,7 @@ def _footprints(views: ReferenceViews, means: Tensor, view_rows: Tensor) -> Tens
 
 def _at_edge(views: ReferenceViews) -> Bool[Tensor, "v 1 h w"]:
     """Pixels with a background pixel above, below, left or right of them."""
-    background = torch.nn.functional.pad((views.masks <= MIN_MASK).float(), (1, 1, 1, 1))
+    background = torch.nn.functional.pad((views.masks <= SEEN_MASK).float(), (1, 1, 1, 1))
     across = torch.maximum(background[..., 1:-1, :-2], background[..., 1:-1, 2:])
     along = torch.maximum(background[..., :-2, 1:-1], background[..., 2:, 1:-1])
     return torch.maximum(across, along) > 0

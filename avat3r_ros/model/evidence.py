@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses, matrices_from_quats_wxyz, transform_points
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.pixel_decoder import PixelPlaces, between_tokens, pixel_places
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.model.upsampler import coarser_pixels
@@ -219,14 +220,14 @@ def _maps(views: ReferenceViews) -> Float[Tensor, "v 9 h w"]:
     reach = REACH * w
     outlines = []
     for mask in views.masks[:, 0]:
-        inside = (mask > 0.5).to(torch.uint8).cpu().numpy()
+        inside = (mask > SEEN_MASK).to(torch.uint8).cpu().numpy()
         into = torch.from_numpy(cv2.distanceTransform(inside, cv2.DIST_L2, 3))
         out = torch.from_numpy(cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3))
         outlines.append(((into - out) / reach).clamp(-1, 1))
     outline = torch.stack(outlines)[:, None].to(images)
     points = views.position_maps.float().flatten(2).transpose(1, 2)
     z = transform_points(views.cameras.camera_from_head.float(), points)[..., 2].view(v, 1, h, w)
-    z = torch.where(views.masks > 0.5, z, 0.0)
+    z = torch.where(views.masks > SEEN_MASK, z, 0.0)
     side = 2 * round(0.02 * w) + 1
 
     def around(values: Tensor) -> Tensor:
@@ -234,10 +235,11 @@ def _maps(views: ReferenceViews) -> Float[Tensor, "v 9 h w"]:
         values = torch.nn.functional.avg_pool2d(values, (side, 1), 1, (half, 0))
         return torch.nn.functional.avg_pool2d(values, (1, side), 1, (0, half))
 
-    share = around((views.masks > 0.5).float()).clamp(min=1e-3)
-    mean = around(images * (views.masks > 0.5)) / share
+    seen = views.masks > SEEN_MASK
+    share = around(seen.float()).clamp(min=1e-3)
+    mean = around(images * seen) / share
     brightness = images.mean(1, keepdim=True)
-    spread = (around((brightness - mean.mean(1, keepdim=True)).abs() * (views.masks > 0.5))) / share
+    spread = around((brightness - mean.mean(1, keepdim=True)).abs() * seen) / share
     return torch.cat([images, outline, z, images - mean, spread], 1)
 
 

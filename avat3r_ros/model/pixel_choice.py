@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.template_colors import (
     SKIN,
     brightness,
@@ -43,7 +44,7 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     """
     group = groups_of_pixels(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
-    on_skin = (group == SKIN) & (views.masks[:, 0] > 0.5)
+    on_skin = (group == SKIN) & (views.masks[:, 0] > SEEN_MASK)
     misread = in_mouth(group)
     # Of a single photo glare stays: no other view shows what is beneath.
     if bool(on_skin.any()) and len(views.images) - views.num_guessed > 1:

@@ -28,6 +28,7 @@ from torch import Tensor
 from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import measure_teeth, paint_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
@@ -351,7 +352,7 @@ def _outside_mattes(
         vertices = template.vertices(views.identity.float(), code)
         points = surface_points(vertices, template, faces, weights)
         x, y, in_picture = pixels_under(views.cameras[row], points)
-        outside = distance_transform_edt(views.masks[row, 0].numpy() <= 0.5)
+        outside = distance_transform_edt(views.masks[row, 0].numpy() <= SEEN_MASK)
         at = torch.from_numpy(outside).float()[y, x]
         farthest = torch.where(in_picture, torch.maximum(farthest, at), farthest)
     return torch.where(farthest < 0, torch.inf, farthest)

@@ -8,9 +8,9 @@ and not before skin that it shows.
 import cv2
 import numpy as np
 
+from avat3r_ros.mattes import SEEN_MASK, parts_touching
 from avat3r_ros.priors.view import (
     DEPTH_TOLERANCE_M,
-    SEEN_MASK,
     SKULL_CENTER_HEAD_M,
     ReferenceView,
 )
@@ -68,8 +68,7 @@ def _strands(view: ReferenceView) -> np.ndarray:
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     strands = cv2.morphologyEx(hair, cv2.MORPH_OPEN, disc) > 0
     beside_face = hair * (view.points[..., 1] < SKULL_CENTER_HEAD_M[1])
-    _, parts = cv2.connectedComponents(beside_face)
-    return strands | np.isin(parts, np.setdiff1d(parts[strands], 0))
+    return strands | parts_touching(beside_face > 0, strands)
 
 
 def _allowed(points: np.ndarray, others: list["_Denials"]) -> np.ndarray:

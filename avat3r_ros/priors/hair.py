@@ -13,7 +13,8 @@ import torch
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from avat3r_ros.priors.view import SEEN_MASK, ReferenceView
+from avat3r_ros.mattes import SEEN_MASK
+from avat3r_ros.priors.view import ReferenceView
 from avat3r_ros.rig import HeadTemplate, graph_laplacian
 from avat3r_ros.rig.fields import follow
 from avat3r_ros.rig.looks import HAIR_NOISE, THICKNESS_UNIT_M, Components, HeadLooks

@@ -8,6 +8,7 @@ from scipy.ndimage import distance_transform_edt
 
 from avat3r_ros import native
 from avat3r_ros.geometry import invert_pose
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import HeadCrops
 
@@ -20,9 +21,6 @@ CONTINUATION_M = 0.012
 
 DEPTH_TOLERANCE_M = 0.004
 """Surface points this close behind the nearest one are still seen by a view."""
-
-SEEN_MASK = 0.5
-"""Pixels of the soft matte below this are background."""
 
 
 class ReferenceView:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from avat3r_ros.geometry import pixels_under
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.network import Avat3r
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.rig import HeadTemplate
@@ -236,7 +237,7 @@ def summary(results: Sequence[PersonResult]) -> dict[str, Any]:
 
 
 def _picture_scores(rgb: Tensor, truth: Tensor, masks: Tensor) -> dict[str, float]:
-    around = widened((masks > 0.5).float(), AROUND_PX)
+    around = widened((masks > SEEN_MASK).float(), AROUND_PX)
     return {
         "psnr": float(psnr(rgb, truth, masks).mean()),
         "psnr_around": float(psnr(rgb, truth, around).mean()),

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from avat3r_ros.data.sampling import TargetViews, training_sample
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.evidence import Evidence
@@ -128,7 +129,7 @@ def shared_pixels(one: TrainingPerson, motion: RigMotion | None) -> Bool[Tensor,
         gaussians = one.base.gaussians if motion is None else motion.gaussians(code)
         alpha = render_gaussians(gaussians, targets.cameras[shown]).alpha
         near = widened((alpha > 0.5).float(), reach)
-        shared[shown] = (near > 0) | (targets.masks[shown] < 0.5)
+        shared[shown] = (near > 0) | (targets.masks[shown] < SEEN_MASK)
     return shared
 
 

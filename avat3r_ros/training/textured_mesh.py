@@ -15,6 +15,7 @@ from avat3r_ros.geometry import (
     transform_points,
     triangle_normals,
 )
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, ReferenceViews
 
@@ -40,7 +41,7 @@ class TexturedMesh:
             torch.from_numpy(self._rasterized(vertices, views.cameras[view]).depth_m)
             for view, vertices in enumerate(self._posed)
         ]
-        shown = views.masks[:, 0] > 0.5
+        shown = views.masks[:, 0] > SEEN_MASK
         self._mean = views.images.permute(0, 2, 3, 1)[shown].mean(0)
 
     def picture(self, code: Float[Tensor, "e"], camera: Camera) -> Float[Tensor, "3 h w"]:
@@ -86,7 +87,7 @@ class TexturedMesh:
             min=0
         )
         visible = there & (inside[:, 2] < self._depths[view][y, x] + HIDDEN_BELOW_M)
-        visible &= self.views.masks[view, 0, y, x] > 0.5
+        visible &= self.views.masks[view, 0, y, x] > SEEN_MASK
         size = torch.tensor([camera.width, camera.height])
         grid = (pixels / size * 2 - 1)[None, None]
         sampled = torch.nn.functional.grid_sample(
