@@ -1,9 +1,9 @@
 """Which reference pixels become Gaussians.
 
 A fit is off by millimetres. On skin that is a slight shift; in the mouth it paints teeth on the
-tongue and on the lips; what those pixels tell of teeth is read in teeth.py. Collars and rim lights
-would stay as white stripes along the jaw, but white beards and hair must stay: those are white in
-every photo.
+tongue and on the lips; what those pixels tell of teeth is read in teeth_reach.py. Collars and rim
+lights would stay as white stripes along the jaw, but white beards and hair must stay: those are
+white in every photo.
 """
 
 import torch

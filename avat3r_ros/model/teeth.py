@@ -1,67 +1,38 @@
-"""Teeth as the photos show them: how far they reach, and their picture.
+"""Colours of teeth, as far as the photos show them.
 
-The template's teeth are two plain slabs that meet behind its closed lips. People's upper teeth
-reach lower, each person's by another length, and a smile in a photo shows both that and the teeth
-themselves:
+    points on the template's teeth, moved to the person's (teeth_reach.py)
+        ─► seen in a photo: its colour
+        ─► beside or above seen ones: theirs
+        ─► else: painted
 
-    bright pixels in opened mouths ─► the run of teeth under the upper lip, over the lower ─► reach
-    points on the slabs, moved so far ─► seen in a photo: its colour
-                                       ─► beside or above seen ones: theirs
-                                       ─► else: painted
-
-Letters: V views, N points, F triangles.
+Letters: V views, N points.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from avat3r_ros.expression import ARKIT_INDEX
-from avat3r_ros.geometry import (
-    invert_poses,
-    pixel_centers,
-    pixels_under,
-    triangle_normals,
-    unproject_pixels,
+from avat3r_ros.geometry import invert_poses, pixels_under, triangle_normals
+from avat3r_ros.model.teeth_reach import (
+    MIN_PIXELS,
+    TeethReach,
+    is_lower,
+    shifted_teeth,
+    teeth_pixels,
+    template_edges,
 )
 from avat3r_ros.model.template_colors import (
     DARKEST_INTERIOR,
-    TEETH,
     brightness,
-    groups_of_pixels,
-    in_mouth,
     neighbors_colors,
-    saturation,
-    surface_groups,
     surface_points,
 )
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, ReferenceViews
 
-BRIGHT, GREY = 0.35, 0.3
-"""Pixels in the mouth brighter than the first and less saturated than the second are teeth."""
-
 FULLY_LIT = 0.75
 """Pixels darker than this share of the median tooth are half in shadow, and colour nothing."""
-
-MIN_PIXELS = 16
-"""Fewer such pixels in all photos are lips that shine."""
-
-FRONT_M, COLUMN_M = 0.0115, 0.0023
-"""Front teeth are this near to the middle; runs are looked for in columns so wide."""
-
-MIN_COLUMNS, MIN_RUN_M, MAX_LIP_M = 4, 0.002, 0.003
-"""A row of teeth is seen in so many columns, is so high, and begins so near to its lip."""
-
-USUAL_UPPER_M = -0.0015
-"""Where the upper teeth end in people without a smile in their photos, over the template's. Ours:
-upper teeth cover the tips of the lower ones."""
-
-UPPER_M, LOWER_M = (-0.006, 0.002), (-0.002, 0.004)
-"""Limits of the shifts."""
 
 CROWN_M, GUM_EDGE_M = 0.0105, 0.001
 """Height of a front tooth's crown; gums are beyond, with an edge so soft."""
@@ -85,72 +56,6 @@ IVORY, GUMS = (0.88, 0.84, 0.76), (0.72, 0.45, 0.43)
 """sRGB under full light (ours, by eye)."""
 
 
-@dataclass(frozen=True)
-class TeethReach:
-    """How much higher than the template's a person's teeth are, metres.
-
-    Attributes:
-        upper_m: Of the upper row; below 0 it reaches lower.
-        lower_m: Of the lower row.
-        color: Of lit teeth, if some are seen.
-    """
-
-    upper_m: float
-    lower_m: float
-    color: Float[Tensor, "3"] | None
-
-
-def measure_teeth(views: ReferenceViews, template: HeadTemplate) -> TeethReach:
-    """Read from the references how far the teeth reach.
-
-    Args:
-        views: References, bound to the template.
-        template: Their head template.
-    """
-    shown = _teeth_pixels(views, template)
-    colors = views.images.float().permute(0, 2, 3, 1)[shown]
-    if len(colors) < MIN_PIXELS:
-        return TeethReach(USUAL_UPPER_M, 0.0, None)
-    mouth = in_mouth(groups_of_pixels(views, template))
-    upper_edge, lower_edge, front = _template_edges(views, template)
-    ends: list[float] = []
-    lips: list[float] = []
-    tops: list[float] = []
-    for v, code in enumerate(views.codes.float()):
-        height = _heights(views, v, mouth[v], shown[v], front)
-        runs = [_runs(*column) for column in height]
-        upper = [run[0] for run in runs if run[0] is not None]
-        if len(upper) >= MIN_COLUMNS:
-            # Where teeth fill the opened mouth, they may reach farther than it shows.
-            free = sum(ends_freely for _, ends_freely in upper) * 2 >= len(upper)
-            (ends if free else lips).append(float(np.median([end for end, _ in upper])))
-        lower = [run[1] for run in runs if run[1] is not None]
-        if len(lower) >= MIN_COLUMNS:
-            tops.append(float(np.median(lower)) - _jaw_shift(views, template, code))
-    if ends:
-        upper_m = float(np.median(ends)) - upper_edge
-    else:
-        upper_m = min([edge - upper_edge for edge in lips] + [USUAL_UPPER_M])
-    lower_m = float(np.median(tops)) - lower_edge if tops else 0.0
-    return TeethReach(
-        float(np.clip(upper_m, *UPPER_M)),
-        float(np.clip(lower_m, *LOWER_M)),
-        colors.median(0).values,
-    )
-
-
-def shifted_teeth(
-    points: Float[Tensor, "n 3"],
-    faces: Int[Tensor, "n"],
-    template: HeadTemplate,
-    reach: TeethReach,
-) -> Float[Tensor, "n 3"]:
-    """Move points on the template's teeth, in any expression, to where the person's are."""
-    lower = _is_lower(template)[faces]
-    shift = torch.where(lower, reach.lower_m, reach.upper_m)
-    return points + shift[:, None] * torch.tensor([0.0, 1.0, 0.0])
-
-
 def paint_teeth(
     views: ReferenceViews,
     template: HeadTemplate,
@@ -171,14 +76,14 @@ def paint_teeth(
     """
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
-    lower = _is_lower(template)[faces]
+    lower = is_lower(template)[faces]
     colors = _painted(rest, lower, template, views, reach, light)
-    shown = _teeth_pixels(views, template)
+    shown = teeth_pixels(views, template)
     if int(shown.sum()) < MIN_PIXELS:
         return colors
     light_of_teeth = brightness(views.images.float().permute(0, 2, 3, 1))
     shown &= light_of_teeth > FULLY_LIT * light_of_teeth[shown].median()
-    upper_edge = _template_edges(views, template)[0] + reach.upper_m
+    upper_edge = template_edges(views, template)[0] + reach.upper_m
     for row in (False, True):
         mine = (lower == row).nonzero()[:, 0]
         if not len(mine):
@@ -271,7 +176,7 @@ def _painted(
     light: float,
 ) -> Float[Tensor, "n 3"]:
     """Usual teeth with borders and gums, darker towards the back of the mouth."""
-    upper_edge, lower_edge, front = _template_edges(views, template)
+    upper_edge, lower_edge, front = template_edges(views, template)
     ivory = light * torch.tensor(IVORY) if reach.color is None else reach.color
     across = rest[:, 0].abs().numpy()
     borders = np.where(
@@ -287,103 +192,3 @@ def _painted(
     colors = (1 - gums) * colors + gums * light * torch.tensor(GUMS)
     depth = (front - rest[:, 2]).clamp(min=0)
     return colors * torch.exp(-depth / LIGHT_DEPTH_M).clamp(min=DARKEST_INTERIOR)[:, None]
-
-
-def _runs(
-    heights: Float[np.ndarray, "p"], teeth: Bool[np.ndarray, "p"], layer_m: float
-) -> tuple[tuple[float, bool] | None, float | None]:
-    """Rows of teeth in one column of an opened mouth.
-
-    Args:
-        heights: Of the mouth's pixels.
-        teeth: Which of them show teeth.
-        layer_m: Height of a pixel.
-
-    Returns:
-        Where the upper row ends, and whether something else of the mouth shows below it; where the
-        lower row ends, if there is something between the rows.
-    """
-    if len(heights) == 0:
-        return None, None
-    layer = ((heights.max() - heights) / layer_m).round().astype(int)
-    is_teeth = np.bincount(layer, teeth) > 0.5 * np.bincount(layer)
-    top, bottom = heights.max() + 0.5 * layer_m, heights.min() - 0.5 * layer_m
-    upper = _run(is_teeth, layer_m)
-    lower = _run(is_teeth[::-1], layer_m)
-    end = None
-    if upper is not None:
-        stop = top - upper * layer_m
-        end = (float(stop), bool(stop - bottom > 1.5 * layer_m))
-    through = upper is not None and lower is not None and upper + lower > len(is_teeth)
-    return end, None if lower is None or through else float(bottom + lower * layer_m)
-
-
-def _run(is_teeth: Bool[np.ndarray, "l"], layer_m: float) -> int | None:
-    """Layers up to the end of a row of teeth that begins at the first ones, or None."""
-    first = int(np.argmax(is_teeth))
-    if not is_teeth[first] or first * layer_m > MAX_LIP_M:
-        return None
-    others = np.flatnonzero(~is_teeth[first:])
-    stop = first + int(others[0]) if len(others) else len(is_teeth)
-    return stop if (stop - first) * layer_m >= MIN_RUN_M else None
-
-
-def _heights(
-    views: ReferenceViews,
-    v: int,
-    mouth: Bool[Tensor, "h w"],
-    shown: Bool[Tensor, "h w"],
-    front: float,
-) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """Pixels of the opened mouth on the plane of the front teeth, by column: arguments of `_runs`.
-
-    A photo from so far aside that the plane is seen at less than 45 degrees has none.
-    """
-    camera = views.cameras[v]
-    _, _, height, width = views.images.shape
-    pose = invert_poses(camera.camera_from_head.float()[None])[0]
-    at = pixel_centers(width, height).reshape(height, width, 2)[mouth]
-    ahead = unproject_pixels(camera.intrinsics.float()[None], at[None], torch.ones(1, len(at)))[0]
-    rays = ahead @ pose[:3, :3].T
-    if not len(at) or float(-pose[2, 2]) < 0.7:
-        return []
-    points = pose[:3, 3] + rays * ((front - pose[2, 3]) / rays[:, 2])[:, None]
-    layer_m = float((pose[2, 3] - front) / camera.intrinsics[1, 1])
-    teeth = shown[mouth].numpy()
-    x, y = points[:, 0].numpy(), points[:, 1].numpy()
-    column = np.floor((x + FRONT_M) / COLUMN_M).astype(int)
-    count = round(2 * FRONT_M / COLUMN_M)
-    return [(y[column == c], teeth[column == c], layer_m) for c in range(count)]
-
-
-def _teeth_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor, "v h w"]:
-    colors = views.images.float().permute(0, 2, 3, 1)
-    teeth = (brightness(colors) > BRIGHT) & (saturation(colors) < GREY)
-    return teeth & in_mouth(groups_of_pixels(views, template))
-
-
-def _template_edges(views: ReferenceViews, template: HeadTemplate) -> tuple[float, float, float]:
-    """Where the person's template ends its upper and its lower front teeth, and their front (z)."""
-    neutral = template.vertices(views.identity.float())
-    lower = _is_lower(template)
-    teeth = surface_groups(template) == TEETH
-    upper, low = (
-        neutral[template.triangles[teeth & (lower == row)].unique().long()] for row in (False, True)
-    )
-    upper, low = (row[row[:, 0].abs() < 0.5 * FRONT_M] for row in (upper, low))
-    return float(upper[:, 1].min()), float(low[:, 1].max()), float(upper[:, 2].max())
-
-
-def _jaw_shift(views: ReferenceViews, template: HeadTemplate, code: Tensor) -> float:
-    """How far an expression lifts the lower front teeth."""
-    triangles = template.triangles[(surface_groups(template) == TEETH) & _is_lower(template)]
-    rows = triangles.unique().long()
-    rows = rows[template.neutral[rows, 0].abs() < 0.5 * FRONT_M]
-    moved = torch.tensordot(code, template.expression_basis[:, rows, 1], 1)
-    return float(moved.mean())
-
-
-def _is_lower(template: HeadTemplate) -> Bool[Tensor, "f"]:
-    """Triangles that go with the jaw."""
-    down = template.expression_basis[ARKIT_INDEX["jawOpen"], :, 1]
-    return down[template.triangles.long()].mean(-1) < -1e-3

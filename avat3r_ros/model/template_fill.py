@@ -13,7 +13,7 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
   outside, so that no gap opens;
 - *cut*: nothing below the neckline of the references.
 
-Their colours are found in template_colors.py and teeth.py, which also moves the teeth.
+Their colours are found in template_colors.py and teeth.py; teeth_reach.py moves the teeth.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
-from avat3r_ros.model.teeth import measure_teeth, paint_teeth, shifted_teeth
+from avat3r_ros.model.teeth import paint_teeth
+from avat3r_ros.model.teeth_reach import measure_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
     LEFT_OUT,
     SKIN,

@@ -9,13 +9,8 @@ import torch
 from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.model.teeth import (
-    GUMS,
-    USUAL_UPPER_M,
-    measure_teeth,
-    paint_teeth,
-    shifted_teeth,
-)
+from avat3r_ros.model.teeth import GUMS, paint_teeth
+from avat3r_ros.model.teeth_reach import USUAL_UPPER_M, measure_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import TEETH, surface_groups, surface_points
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, ReferenceViews, SurfaceBinding
