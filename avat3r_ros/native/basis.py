@@ -13,7 +13,7 @@ from jaxtyping import Float16, Float32, Int32
 from torch import Tensor
 
 from avat3r_ros.native.loader import library
-from avat3r_ros.native.splats import instruction_sets
+from avat3r_ros.native.splats import instruction_set_index
 
 LANES = 16
 """Gaussians that are computed together; the stream holds their numbers side by side."""
@@ -194,13 +194,7 @@ class LinearBasis:
                     f"{width * self.num_gaussians} numbers, got {tensor.dtype} "
                     f"{tuple(tensor.shape)} on {tensor.device}"
                 )
-        index = -1
-        if instruction_set is not None:
-            if instruction_set not in instruction_sets():
-                raise ValueError(
-                    f"expected an instruction set of {instruction_sets()}, got {instruction_set!r}"
-                )
-            index = instruction_sets().index(instruction_set)
+        index = instruction_set_index(instruction_set)
         status = library().avat3r_basis_evaluate(
             ctypes.byref(self._native),
             ctypes.c_void_p(padded.ctypes.data),

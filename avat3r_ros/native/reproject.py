@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
 from avat3r_ros.native.loader import library
-from avat3r_ros.native.splats import instruction_sets
+from avat3r_ros.native.splats import instruction_set_index
 
 
 class _Reprojection(ctypes.Structure):
@@ -74,7 +74,7 @@ def reproject(
         images.ctypes.data,
         None if depths is None else depths.ctypes.data,
     )
-    index = -1 if instruction_set is None else instruction_sets().index(instruction_set)
+    index = instruction_set_index(instruction_set)
     uncovered = ctypes.c_int64()
     status = library().avat3r_reproject(
         ctypes.byref(job), num_threads, index, ctypes.byref(uncovered)

@@ -140,6 +140,19 @@ def instruction_sets() -> tuple[str, ...]:
     return tuple(found)
 
 
+def instruction_set_index(name: str | None) -> int:
+    """Place of an instruction set among `instruction_sets()`; -1, the best, for None.
+
+    Raises:
+        ValueError: This processor cannot run it.
+    """
+    if name is None:
+        return -1
+    if name not in instruction_sets():
+        raise ValueError(f"expected an instruction set of {instruction_sets()}, got {name!r}")
+    return instruction_sets().index(name)
+
+
 class SplatWorkspace:
     """Memory of one forward and its backward; grows to the largest scene and is reused.
 
@@ -282,13 +295,7 @@ def _scene(scene: SplatScene) -> _Scene:
 def _options(
     num_threads: int, instruction_set: str | None, keep_for_backward: bool, bgr: bool
 ) -> _Options:
-    index = -1
-    if instruction_set is not None:
-        if instruction_set not in instruction_sets():
-            raise ValueError(
-                f"expected an instruction set of {instruction_sets()}, got {instruction_set!r}"
-            )
-        index = instruction_sets().index(instruction_set)
+    index = instruction_set_index(instruction_set)
     return _Options(num_threads, index, keep_for_backward, bgr)
 
 

@@ -33,6 +33,7 @@ from avat3r_ros.training.face_scores import (
 )
 from avat3r_ros.training.methods import METHODS, Subject, subjects
 from avat3r_ros.training.metrics import (
+    finite_means,
     flicker,
     mean_distance_mm,
     moving_points,
@@ -197,7 +198,7 @@ def score_person(
                     units[name].append(error)
             rows.append(scores)
             pictures.append(rgb)
-        result.scores[subject.name] = _means(rows)
+        result.scores[subject.name] = finite_means(rows, SCORES)
         result.scores[subject.name]["flicker"] = _flicker(subject, one)
         result.units[subject.name] = units
         if tracker is not None:
@@ -224,7 +225,7 @@ def summary(results: Sequence[PersonResult]) -> dict[str, Any]:
             if mean is not None:
                 scores["likeness"] = likeness(result.faces[method], result.faces["truth"], mean)
             rows.append(scores)
-        table[method] = _means(rows)
+        table[method] = finite_means(rows, SCORES)
         errors = {
             unit: [error for result in results for error in result.units[method][unit]]
             for unit in UNITS
@@ -291,13 +292,3 @@ def _faces(images: Sequence[Tensor], seen: Sequence[list[FaceState]]) -> list[np
 
 def _bytes(images: Iterable[Tensor]) -> list[np.ndarray]:
     return [uint8_image(image.clamp(0, 1).numpy()) for image in images]
-
-
-def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean of each score over the rows that have a number for it."""
-    means = {}
-    for name in SCORES:
-        values = [row[name] for row in rows if np.isfinite(row.get(name, np.nan))]
-        if values:
-            means[name] = statistics.fmean(values)
-    return means

@@ -1,5 +1,9 @@
 """How good pictures and positions are: PSNR, SSIM, millimetres of moving points."""
 
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -156,3 +160,13 @@ def widened(masks: Float[Tensor, "t 1 h w"], pixels: int) -> Float[Tensor, "t 1 
     for kernel, padding in (((size, 1), (pixels, 0)), ((1, size), (0, pixels))):
         masks = torch.nn.functional.max_pool2d(masks, kernel, 1, padding)
     return masks
+
+
+def finite_means(rows: Sequence[Mapping[str, float]], names: Iterable[str]) -> dict[str, float]:
+    """Mean of each named score over the rows that have a number for it."""
+    means = {}
+    for name in names:
+        values = [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
+        if values:
+            means[name] = statistics.fmean(values)
+    return means

@@ -30,6 +30,7 @@ from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.crowd import Crowd
 from avat3r_ros.training.curves import RunLog, cut_log, draw_curves
 from avat3r_ros.training.evaluation import evaluate_network
+from avat3r_ros.training.metrics import finite_means
 from avat3r_ros.training.perturb import Perturbation
 from avat3r_ros.training.references import Prior
 from avat3r_ros.training.steps import StepConfig, step_loss
@@ -242,7 +243,9 @@ class _Run:
                 self.step += 1
                 progress.update()
                 if self.step % LOG_EVERY == 0 or self.step == last:
-                    means = _means(recent)
+                    names = sorted({name for scalars in recent for name in scalars})
+                    means = finite_means(recent, names)
+                    means = {name: round(mean, 5) for name, mean in means.items()}
                     log.write(self.step, means)
                     progress.set_postfix_str(
                         f"moving {means.get('moving_mm', math.nan):.2f} mm "
@@ -392,13 +395,3 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
         return config.learning_rate * (step + 1) / config.warmup_steps
     share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     return config.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
-
-
-def _means(recent: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each scalar over the steps that have a number for it."""
-    means = {}
-    for name in sorted({name for scalars in recent for name in scalars}):
-        values = [s[name] for s in recent if math.isfinite(s.get(name, math.nan))]
-        if values:
-            means[name] = round(sum(values) / len(values), 5)
-    return means
