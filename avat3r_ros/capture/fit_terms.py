@@ -1,6 +1,6 @@
 """What the fit's cost is made of: spreads, unknowns, points on the head, and the robust error."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -75,16 +75,18 @@ MIN_MATCHES = 8
 
 @dataclass
 class FitState:
-    """The unknowns of V photos by G cameras."""
+    """The unknowns of V photos by G cameras; `solve` makes new ones and never changes one."""
 
     identity: np.ndarray
     codes: np.ndarray
     rotations: np.ndarray
     translations: np.ndarray
     log_focals: np.ndarray
+    projected: dict = field(init=False, repr=False, default_factory=dict)
+    """`Projected` by surface points and photo: cost and derivatives ask for the same."""
 
 
-@dataclass
+@dataclass(eq=False)
 class SurfacePoints:
     """Surface points with their linear bases, (n, 3), (K, n, 3), (52, n, 3)."""
 
@@ -93,13 +95,38 @@ class SurfacePoints:
     expression_basis: np.ndarray
 
     def __post_init__(self) -> None:
-        self._identity_rows = self.identity_basis.reshape(len(self.identity_basis), -1)
-        self._expression_rows = self.expression_basis.reshape(len(self.expression_basis), -1)
+        self._rows = np.concatenate([self.identity_basis, self.expression_basis])
+        # Derivatives are single precision: they steer the steps, the cost decides.
+        self.slopes = np.ascontiguousarray(self._rows.transpose(1, 2, 0), np.float32)
+        """Derivative by identity and code, (n, 3, K + 52)."""
+        self._rows = self._rows.reshape(len(self._rows), -1)
 
     def in_head(self, state: FitState, view: int) -> np.ndarray:
         """Where they are in one photo's expression, head frame, (n, 3)."""
-        offsets = state.identity @ self._identity_rows + state.codes[view] @ self._expression_rows
+        offsets = np.concatenate([state.identity, state.codes[view]]) @ self._rows
         return self.mean + offsets.reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Surface points as one photo's camera sees them.
+
+    Attributes:
+        points: (n, 3) camera frame.
+        pixels: (n, 2) relative to the image centre.
+        focal: Pixels.
+    """
+
+    points: np.ndarray
+    pixels: np.ndarray
+    focal: float
+
+    def slope(self) -> np.ndarray:
+        """Derivative of the pixels by the points, (n, 2, 3)."""
+        to_pixel = np.zeros((len(self.points), 2, 3))
+        to_pixel[:, 0, 0] = to_pixel[:, 1, 1] = self.focal / self.points[:, 2]
+        to_pixel[:, :, 2] = -self.pixels / self.points[:, 2:]
+        return to_pixel
 
 
 def robust_cost(squared: np.ndarray) -> float:

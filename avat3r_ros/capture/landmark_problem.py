@@ -15,6 +15,8 @@ All are robust (Cauchy): MediaPipe invents landmarks that it cannot see, hair mo
 flow slides.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -30,6 +32,8 @@ from avat3r_ros.capture.reprojection import OPENINGS, ReprojectionErrors
 from avat3r_ros.expression import ARKIT_52
 
 MAX_ITERATIONS = 40
+MAX_HELD_ROUNDS = 6
+"""How often a step is solved again with more scores at their limits."""
 
 CODE_SIGMAS = np.array(
     [next(s for prefix, s in CODE_SIGMA.items() if n.startswith(prefix)) for n in ARKIT_52]
@@ -79,7 +83,7 @@ class LandmarkProblem(ReprojectionErrors):
         total += float((((state.codes - self.tracker_codes) / CODE_SIGMAS) ** 2).sum())
         total += float((((state.log_focals - self.log_focal_guess) / FOCAL_LOG_SIGMA) ** 2).sum())
         for view in range(len(self.detected_px)):
-            if not (self._project(self._landmarks, state, view)[0][:, 2] > 0.01).all():
+            if not (self._project(self._landmarks, state, view).points[:, 2] > 0.01).all():
                 return np.inf
             errors = self._errors(state, view)
             total += robust_cost((errors**2).sum(1) / self.sigmas[view] ** 2)
@@ -104,32 +108,11 @@ class LandmarkProblem(ReprojectionErrors):
         gradient[num_identity:shared] = (
             state.log_focals - self.log_focal_guess
         ) / FOCAL_LOG_SIGMA**2
-        for view in range(len(self.detected_px)):
-            jacobian = self._jacobian(self._landmarks, state, view)
-            errors = self._errors(state, view)
-            trust = (
-                robust_weight((errors**2).sum(1) / self.sigmas[view] ** 2) / self.sigmas[view] ** 2
-            )
-            opened = OPENINGS @ errors
-            sigmas = self._opening_sigmas[view]
-            trust_opened = robust_weight((opened**2).sum(1) / sigmas**2) / sigmas**2
-            opened_rows = np.tensordot(OPENINGS, jacobian, 1)
-            rows = np.concatenate([jacobian, opened_rows]).reshape(-1, jacobian.shape[2])
-            offsets = np.concatenate([errors, opened]).reshape(-1)
-            trust = np.repeat(np.concatenate([trust, trust_opened]), 2)
-            if self._outlines:
-                outline, surface = self._outlines[view]
-                errors, weights = self._outline_errors(state, view)
-                jacobian = self._jacobian(surface, state, view)
-                rows = np.concatenate([rows, np.einsum("ni,nik->nk", outline.normal, jacobian)])
-                offsets = np.concatenate([offsets, errors])
-                trust = np.concatenate([trust, weights * robust_weight(weights * errors**2)])
-            weighted = rows * trust[:, None]
-            own = shared + block * view
-            where = np.r_[0:shared, own : own + block]
-            matrix[np.ix_(where, where)] += weighted.T @ rows
-            gradient[where] += weighted.T @ offsets
-            code = slice(own + 6, own + block)
+        own = [slice(start, start + block) for start in range(shared, size, block)]
+        for view, place in enumerate(own):
+            rows, offsets, trust = self._rows_of_photo(state, view)
+            _add_rows(matrix, gradient, (slice(0, shared), place), rows, offsets, trust)
+            code = slice(place.start + 6, place.stop)
             diagonal[code] = CODE_SIGMAS**-2
             gradient[code] += (state.codes[view] - self.tracker_codes[view]) / CODE_SIGMAS**2
         size_slope = self._size / SIZE_LOG_SIGMA
@@ -139,13 +122,34 @@ class LandmarkProblem(ReprojectionErrors):
         for index, (match, _, _) in enumerate(self._matches):
             errors = self._match_errors(state, index)
             rows = self._match_rows(state, index, shared)
-            weighted = rows * np.repeat(robust_weight((errors**2).sum(1)), 4)[:, None]
-            own = [shared + block * view + np.arange(block) for view in (match.first, match.second)]
-            where = np.r_[0:shared, own[0], own[1]]
-            matrix[np.ix_(where, where)] += weighted.T @ rows
-            gradient[where] += weighted.T @ errors.reshape(-1)
+            trust = np.repeat(robust_weight((errors**2).sum(1)), 4)
+            places = (slice(0, shared), own[match.first], own[match.second])
+            _add_rows(matrix, gradient, places, rows, errors.reshape(-1), trust)
         matrix[np.arange(size), np.arange(size)] += diagonal
         return matrix, gradient
+
+    def _rows_of_photo(
+        self, state: FitState, view: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Derivatives, errors and weights of one photo's landmarks, openings and outline."""
+        errors = self._errors(state, view)
+        opened = OPENINGS @ errors
+        variances = self.sigmas[view] ** 2
+        of_opened = self._opening_sigmas[view] ** 2
+        trust = robust_weight((errors**2).sum(1) / variances) / variances
+        trust_opened = robust_weight((opened**2).sum(1) / of_opened) / of_opened
+        jacobian = self._jacobian(self._landmarks, state, view)
+        rows = [jacobian, np.tensordot(OPENINGS.astype(np.float32), jacobian, 1)]
+        rows = [values.reshape(-1, jacobian.shape[2]) for values in rows]
+        offsets = [errors.reshape(-1), opened.reshape(-1)]
+        trust = [np.repeat(trust, 2), np.repeat(trust_opened, 2)]
+        if self._outlines:
+            outline, surface = self._outlines[view]
+            errors, weights = self._outline_errors(state, view)
+            rows.append(self._jacobian(surface, state, view, outline.normal[:, None])[:, 0])
+            offsets.append(errors)
+            trust.append(weights * robust_weight(weights * errors**2))
+        return np.concatenate(rows), np.concatenate(offsets), np.concatenate(trust)
 
     def _frozen(self, state: FitState, gradient: np.ndarray) -> np.ndarray:
         """Unknowns that a step must not move: known ones, and scores pressed against [0, 1]."""
@@ -161,6 +165,32 @@ class LandmarkProblem(ReprojectionErrors):
         own = frozen[shared:].reshape(len(state.codes), -1)
         own[:, 6:] = pressed
         return frozen
+
+    def _step(
+        self, state: FitState, matrix: np.ndarray, gradient: np.ndarray, damping: float
+    ) -> np.ndarray:
+        """Damped Gauss-Newton step that keeps scores in [0, 1].
+
+        Scores that would leave stop at the border, and the others make up for it: were they only
+        clipped afterwards, most steps would raise the cost.
+        """
+        held = self._frozen(state, gradient)
+        low, high = np.full((2, len(gradient)), np.inf)
+        of_codes = slice(len(state.identity) + len(state.log_focals), None)
+        for limit, room in ((low, state.codes), (high, 1 - state.codes)):
+            limit[of_codes].reshape(len(state.codes), -1)[:, 6:] = room
+        damped = matrix + damping * np.diag(np.diag(matrix))
+        step = np.zeros(len(gradient))
+        for _ in range(MAX_HELD_ROUNDS):
+            free = ~held
+            slope = gradient[free] + damped[np.ix_(free, held)] @ step[held]
+            step[free] = -np.linalg.solve(damped[np.ix_(free, free)], slope)
+            leaving = (step < -low) | (step > high)
+            step = step.clip(-low, high)
+            if not leaving.any():
+                break
+            held |= leaving
+        return step
 
     def _stepped(self, state: FitState, step: np.ndarray) -> FitState:
         num_identity, num_groups = len(state.identity), len(state.log_focals)
@@ -184,14 +214,9 @@ class LandmarkProblem(ReprojectionErrors):
         cost, damping = self.cost(state), 1e-3
         for _ in range(MAX_ITERATIONS):
             matrix, gradient = self._normal_equations(state)
-            free = ~self._frozen(state, gradient)
-            reduced = matrix[np.ix_(free, free)]
             improvement = 0.0
             for _ in range(8):
-                step = np.zeros(len(gradient))
-                damped = reduced + damping * np.diag(np.diag(reduced))
-                step[free] = -np.linalg.solve(damped, gradient[free])
-                candidate = self._stepped(state, step)
+                candidate = self._stepped(state, self._step(state, matrix, gradient, damping))
                 candidate_cost = self.cost(candidate)
                 if candidate_cost < cost:
                     improvement = cost - candidate_cost
@@ -201,3 +226,26 @@ class LandmarkProblem(ReprojectionErrors):
             if improvement < tolerance * cost:
                 break
         return state
+
+
+def _add_rows(
+    matrix: np.ndarray,
+    gradient: np.ndarray,
+    places: Sequence[slice],
+    rows: np.ndarray,
+    errors: np.ndarray,
+    trust: np.ndarray,
+) -> None:
+    """Add weighted rows, (m, k), to the normal equations, in place.
+
+    Their columns belong to the unknowns of `places`, one place after the other.
+    """
+    root = np.sqrt(trust).astype(np.float32)
+    weighted = rows * root[:, None]
+    square, slope = weighted.T @ weighted, weighted.T @ (root * errors.astype(np.float32))
+    ends = np.cumsum([place.stop - place.start for place in places])
+    parts = [slice(b - p.stop + p.start, b) for b, p in zip(ends, places, strict=True)]
+    for place, part in zip(places, parts, strict=True):
+        gradient[place] += slope[part]
+        for other, of_other in zip(places, parts, strict=True):
+            matrix[place, other] += square[part, of_other]

@@ -29,6 +29,7 @@ from avat3r_ros.capture.fit_terms import (
     ROBUST_SIGMAS,
     SHAPE_SIGMA_M,
     FitState,
+    Projected,
     SurfacePoints,
 )
 from avat3r_ros.capture.matches import Matches
@@ -204,8 +205,7 @@ class ReprojectionErrors:
             surface = self._points_on(match.triangles, match.barycentrics)
             slopes, variances = [], []
             for view in (match.first, match.second):
-                slopes.append(_slope(*self._project(surface, state, view)))
-                slopes[-1] = slopes[-1] @ state.rotations[view]
+                slopes.append(self._project(surface, state, view).slope() @ state.rotations[view])
                 focal = np.exp(state.log_focals[self.camera_of[view]])
                 variances += 2 * [(MATCH_SIGMA_M * focal / state.translations[view, 2]) ** 2]
             slope = np.concatenate(slopes, 1)
@@ -224,44 +224,58 @@ class ReprojectionErrors:
         """Size of a solution's face, as a logarithm relative to the mean head's."""
         return float(self._size @ state.identity)
 
-    def _project(
-        self, surface: SurfacePoints, state: FitState, view: int
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Camera-frame points, their pixels relative to the image centre, focal length."""
-        points = surface.in_head(state, view) @ state.rotations[view].T
-        points = points + state.translations[view]
-        focal = np.exp(state.log_focals[self.camera_of[view]])
-        return points, focal * points[:, :2] / points[:, 2:], focal
+    def _project(self, surface: SurfacePoints, state: FitState, view: int) -> Projected:
+        """Surface points of a solution in one photo."""
+        if (surface, view) not in state.projected:
+            points = surface.in_head(state, view) @ state.rotations[view].T
+            points += state.translations[view]
+            focal = float(np.exp(state.log_focals[self.camera_of[view]]))
+            pixels = focal * points[:, :2] / points[:, 2:]
+            state.projected[surface, view] = Projected(points, pixels, focal)
+        return state.projected[surface, view]
 
-    def _jacobian(self, surface: SurfacePoints, state: FitState, view: int) -> np.ndarray:
-        """Derivative of pixels by identity, focals, turn, shift, code of the view: (n, 2, k)."""
-        points, pixels, focal = self._project(surface, state, view)
-        to_pixel = _slope(points, pixels, focal)
-        from_head = to_pixel @ state.rotations[view]
-        turned = points - state.translations[view]
-        by_focal = np.zeros((len(points), 2, len(state.log_focals)))
-        by_focal[:, :, self.camera_of[view]] = pixels
+    def _jacobian(
+        self, surface: SurfacePoints, state: FitState, view: int, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Derivative of pixels by identity, focals, turn, shift, code of the view, float32.
+
+        Args:
+            surface: The n points.
+            state: Where.
+            view: The photo.
+            weights: (n, m, 2), of the derivatives of products with these; (n, 2, k) if None.
+        """
+        projected = self._project(surface, state, view)
+        to_pixel, pixels = projected.slope(), projected.pixels[..., None]
+        if weights is not None:
+            to_pixel, pixels = weights @ to_pixel, weights @ pixels
+        from_head = (to_pixel @ state.rotations[view]).astype(np.float32)
+        turned = projected.points - state.translations[view]
+        by_shape = from_head @ surface.slopes
+        num_identity, num_groups = len(state.identity), len(state.log_focals)
+        by_focal = np.zeros((*to_pixel.shape[:2], num_groups), np.float32)
+        by_focal[:, :, self.camera_of[view]] = pixels[..., 0]
         return np.concatenate(
             [
-                np.einsum("lij,klj->lik", from_head, surface.identity_basis, optimize=True),
+                by_shape[..., :num_identity],
                 by_focal,
                 # d(exp(w) p)/dw = -[p]x, so row a of to_pixel becomes p x a.
-                np.cross(turned[:, None], to_pixel),
-                to_pixel,
-                np.einsum("lij,klj->lik", from_head, surface.expression_basis, optimize=True),
+                np.cross(turned[:, None], to_pixel).astype(np.float32),
+                to_pixel.astype(np.float32),
+                by_shape[..., num_identity:],
             ],
             axis=2,
         )
 
     def _errors(self, state: FitState, view: int) -> np.ndarray:
         """Offsets of the projected from the detected landmarks, (478, 2) pixels."""
-        pixels = self._project(self._landmarks, state, view)[1]
+        pixels = self._project(self._landmarks, state, view).pixels
         return pixels + self.centers_px[view] - self.detected_px[view]
 
     def _outline_errors(self, state: FitState, view: int) -> tuple[np.ndarray, np.ndarray]:
         """How far the outline sticks out of the matte, pixels, and the weight of each point."""
         outline, surface = self._outlines[view]
-        pixels = self._project(surface, state, view)[1] + self.centers_px[view]
+        pixels = self._project(surface, state, view).pixels + self.centers_px[view]
         errors = ((pixels - outline.target_px) * outline.normal).sum(1)
         inside = np.where(outline.one_sided, 0.0, INSIDE_WEIGHT)
         # The first pose sets the scale: with the current one, a far head would be a cheap head.
@@ -272,7 +286,7 @@ class ReprojectionErrors:
         """Whitened offsets of one pair's matches in both photos, (n, 4)."""
         match, surface, white = self._matches[index]
         errors = [
-            self._project(surface, state, view)[1] + self.centers_px[view] - pixels
+            self._project(surface, state, view).pixels + self.centers_px[view] - pixels
             for view, pixels in ((match.first, match.first_px), (match.second, match.second_px))
         ]
         return np.einsum("nij,nj->ni", white, np.concatenate(errors, 1))
@@ -281,14 +295,12 @@ class ReprojectionErrors:
         """Derivative of `_match_errors` by the shared unknowns and those of both photos."""
         match, surface, white = self._matches[index]
         first, second = (
-            self._jacobian(surface, state, view) for view in (match.first, match.second)
+            self._jacobian(surface, state, view, white[:, :, columns])
+            for view, columns in ((match.first, slice(0, 2)), (match.second, slice(2, 4)))
         )
-        nothing = np.zeros_like(first[..., shared:])
-        rows = [
-            np.concatenate([first, nothing], 2),
-            np.concatenate([second[..., :shared], nothing, second[..., shared:]], 2),
-        ]
-        return (white @ np.concatenate(rows, 1)).reshape(4 * len(white), -1)
+        both = first[..., :shared] + second[..., :shared]
+        rows = np.concatenate([both, first[..., shared:], second[..., shared:]], 2)
+        return rows.reshape(4 * len(white), -1)
 
     def num_matches(self, state: FitState) -> np.ndarray:
         """Matches of each photo with others that the solution explains, (V,)."""
@@ -306,11 +318,3 @@ class ReprojectionErrors:
             squared = (self._errors(state, view) ** 2).sum(1)
             residuals.append(np.sqrt((weights * squared).sum() / weights.sum()))
         return np.array(residuals)
-
-
-def _slope(points: np.ndarray, pixels: np.ndarray, focal: float) -> np.ndarray:
-    """Derivative of pixels by camera-frame points, (n, 2, 3)."""
-    to_pixel = np.zeros((len(points), 2, 3))
-    to_pixel[:, 0, 0] = to_pixel[:, 1, 1] = focal / points[:, 2]
-    to_pixel[:, :, 2] = -pixels / points[:, 2:]
-    return to_pixel

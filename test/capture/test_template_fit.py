@@ -9,6 +9,7 @@ import torch
 from avat3r_ros.capture import template_fit
 from avat3r_ros.capture.fit_terms import LIDS
 from avat3r_ros.capture.irises import READ_IRIS_M, log_size_from_irises
+from avat3r_ros.capture.landmark_problem import LandmarkProblem
 from avat3r_ros.capture.template_fit import FaceObservation, fit_template, refit_pose
 from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
@@ -260,3 +261,30 @@ def test_missing_faces_and_landmarks_are_refused(template):
         fit_template([], template)
     with pytest.raises(ValueError, match="identity of"):
         refit_pose(good, np.zeros(3, np.float32), template)
+
+
+def test_where_a_score_stops_at_its_limit_the_other_unknowns_make_up_for_it(template):
+    observations = make_truth(template).observations
+    problem = LandmarkProblem(
+        template,
+        detected_px=np.stack([o.face.landmarks_px for o in observations]).astype(float),
+        centers_px=np.full((4, 2), (WIDTH / 2, HEIGHT / 2)),
+        tracker_codes=np.stack([o.face.code for o in observations]),
+        camera_of=[0, 0, 0, 0],
+        focals_px=[FOCAL_PX],
+        image_sizes_px=[WIDTH],
+        identity=None,
+    )
+    state = problem.start
+    matrix, gradient = problem._normal_equations(state)
+    step = problem._step(state, matrix, gradient, damping=0.0)
+    moved = state.codes + step[-4 * 58 :].reshape(4, 58)[:, 6:]
+    assert moved.min() > -1e-9 and moved.max() < 1 + 1e-9
+    stopped = np.zeros((4, 58), bool)
+    stopped[:, 6:] = (moved < 1e-9) | (moved > 1 - 1e-9)
+    assert 10 < stopped.sum() < 200
+    free = np.concatenate([np.ones(len(gradient) - 4 * 58, bool), ~stopped.ravel()])
+    free[len(state.identity)] = False  # the known focal length
+    left = (matrix @ step + gradient)[free]
+    # Clipped afterwards, a step leaves an eighth of the gradient.
+    assert np.linalg.norm(left) < 1e-6 * np.linalg.norm(gradient[free])
