@@ -328,6 +328,10 @@ def main(argv: list[str] | None = None) -> int:
     # Its matrices are small: BLAS threads cost more than they bring. Set before numpy loads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     args = make_parser().parse_args(argv)
+    if args.command != "train":
+        # Threads of torch wait for each other asleep: where others want the cores, too, a build
+        # took ten times its processor time. Set before torch loads.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",

@@ -27,6 +27,7 @@ from avat3r_ros.capture.template_fit import (
 )
 from avat3r_ros.lift.choice import HEADS, Lift, PictureLift
 from avat3r_ros.model import Avat3r, build_avatar, load_network
+from avat3r_ros.parallel import in_threads, meanwhile
 from avat3r_ros.priors.choice import TEMPLATE, PositionPrior
 from avat3r_ros.priors.features import FeatureExtractor
 from avat3r_ros.rig import HeadTemplate, LandmarkBias
@@ -87,11 +88,9 @@ class BuildResult:
 
 def cut_out_heads(images: Sequence[np.ndarray], faces: Sequence[FaceState]) -> list[np.ndarray]:
     """Matte the person around each face, (H, W) float32 in [0, 1]."""
+    images = [np.ascontiguousarray(image) for image in images]
     with Matting() as matting:
-        return [
-            matting.matte(np.ascontiguousarray(image), face.box_px)
-            for image, face in zip(images, faces, strict=True)
-        ]
+        return in_threads(matting.matte, images, [face.box_px for face in faces])
 
 
 def detect_faces(images: Sequence[np.ndarray], names: Sequence[str]) -> list[FaceState]:
@@ -200,6 +199,8 @@ def build_avatar_from_images(
         faces = _track(images)
     focals = list(focals_px) if focals_px is not None else [None] * len(images)
     template = HeadTemplate.load()
+    usable = [i for i, face in enumerate(faces) if not face_problem(face)]
+    cutting = meanwhile(cut_out_heads, [images[i] for i in usable], [faces[i] for i in usable])
     try:
         choice = choose_photos(images, faces, names, focals, template, 1 if single else min_photos)
     except ValueError as error:
@@ -216,7 +217,8 @@ def build_avatar_from_images(
         )
 
     step("cutting out the head", 0.15)
-    mattes = cut_out_heads(images, faces)
+    of_photo = dict(zip(usable, cutting.result(), strict=True))
+    mattes = [of_photo[i] for i in choice.kept]
     shown = faces
     if single and isinstance(lift, PictureLift):
         step("searching for the face", 0.2)

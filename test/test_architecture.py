@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "avat3r_ros"
 CORE = {
     *("types", "geometry", "expression", "rig", "native"),
-    *("avatar_file", "model_files", "files", "mattes"),
+    *("avatar_file", "model_files", "files", "mattes", "parallel"),
 }
 STAGES = {
     *("capture", "tracking", "priors", "model", "animation", "rendering", "data", "training"),
@@ -24,6 +24,7 @@ ALLOWED = {
     "native": set(),
     "files": set(),
     "mattes": set(),
+    "parallel": set(),
     "model_files": {"files"},
     "geometry": {"types"},
     "rig": {"types", "geometry", "expression"},

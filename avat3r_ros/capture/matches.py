@@ -12,12 +12,14 @@ Light may differ: flow sees pictures whose brightness and contrast are evened ou
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
 from avat3r_ros import native
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig import HeadTemplate
 
 WORKING_SIZE_PX = 150.0
@@ -79,8 +81,6 @@ class MatchFinder:
         self._template = template
         self._triangles = template.triangles_without_lashes().int().numpy()
         self._matched = template.region_mask(*MATCHED_REGIONS).numpy()
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._flow.setFinestScale(0)
 
     def find(
         self,
@@ -95,19 +95,13 @@ class MatchFinder:
             intrinsics: Of each whole photo.
             camera_from_head: Of each photo.
         """
-        views = [
-            _View(image, *fitted, self._triangles, self._matched)
-            for image, *fitted in zip(
-                self._images, vertices, intrinsics, camera_from_head, strict=True
-            )
-        ]
-        return [
-            self._match(views, first, second)
-            for first in range(len(views))
-            for second in range(first)
-        ]
+        prepared = partial(_View, triangles=self._triangles, matched=self._matched)
+        views = in_threads(prepared, self._images, vertices, intrinsics, camera_from_head)
+        pairs = [(first, second) for first in range(len(views)) for second in range(first)]
+        return in_threads(partial(self._match, views), pairs)
 
-    def _match(self, views: list["_View"], first: int, second: int) -> Matches:
+    def _match(self, views: list["_View"], pair: tuple[int, int]) -> Matches:
+        first, second = pair
         a, b = views[first], views[second]
         usable = a.usable
         corners = self._triangles[a.ids[usable]]
@@ -124,8 +118,9 @@ class MatchFinder:
         soft = cv2.GaussianBlur(cv2.erode(both.astype(np.float32), np.ones((3, 3))), (0, 0), 1.5)
         drawn = soft * drawn + (1 - soft) * a.picture
         eight = [np.clip(128 + 40 * p, 0, 255).astype(np.uint8) for p in (a.picture, drawn)]
-        flow = self._flow.calc(eight[0], eight[1], None)
-        back = self._flow.calc(eight[1], eight[0], None)
+        finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        finder.setFinestScale(0)
+        flow, back = finder.calc(*eight, None), finder.calc(*reversed(eight), None)
 
         row, column = np.mgrid[GRID_PX // 2 : a.height : GRID_PX, GRID_PX // 2 : a.width : GRID_PX]
         row, column = row.ravel(), column.ravel()

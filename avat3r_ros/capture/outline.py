@@ -60,20 +60,20 @@ class Outline:
 
 def find_outline(
     vertices: Float[np.ndarray, "v 3"],
-    template: HeadTemplate,
     intrinsics: Float[np.ndarray, "3 3"],
     camera_from_head: Float[np.ndarray, "4 4"],
     matte: Float[np.ndarray, "h w"],
+    template: HeadTemplate,
     chin: Float[np.ndarray, "3"],
 ) -> Outline:
     """Pair the outline of a posed head with the edge of its matte.
 
     Args:
         vertices: The head in the photo's expression, head frame, metres.
-        template: Whose head it is.
         intrinsics: Of the whole photo, pixels, centres at +0.5.
         camera_from_head: Pose of the head.
         matte: Share of each pixel that belongs to the person, [0, 1].
+        template: Whose head it is.
         chin: The resting chin, head frame.
     """
     height, width = matte.shape

@@ -8,6 +8,7 @@ head, are matched with each other. `landmark_problem.py` holds the cost and its 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from avat3r_ros.capture.matches import MatchFinder
 from avat3r_ros.capture.outline import Outline, find_outline
 from avat3r_ros.expression import validate_code
 from avat3r_ros.geometry import intrinsics_matrix, pose_matrix
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig import CHIN_LANDMARK, NUM_LANDMARKS, HeadTemplate, LandmarkBias
 from avat3r_ros.types import FaceState
 
@@ -249,11 +251,8 @@ def _outlines(
     """Outlines of the heads of a solution, paired with the mattes' edges."""
     identity = torch.from_numpy(state.identity).float()
     chin = template.landmarks(template.vertices(identity))[CHIN_LANDMARK].numpy()
-    posed = zip(*_posed_heads(problem, state, template), mattes, strict=True)
-    return [
-        find_outline(vertices, template, intrinsics, pose, matte, chin)
-        for vertices, intrinsics, pose, matte in posed
-    ]
+    of_photo = partial(find_outline, template=template, chin=chin)
+    return in_threads(of_photo, *_posed_heads(problem, state, template), mattes)
 
 
 def _posed_heads(

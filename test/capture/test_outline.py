@@ -57,7 +57,7 @@ def mean_head(template):
 def outline_of(template, mean_head, matte=None):
     vertices, pose, own, chin = mean_head
     matte = own if matte is None else matte
-    return find_outline(vertices, template, INTRINSICS, pose, matte, chin)
+    return find_outline(vertices, INTRINSICS, pose, matte, template, chin)
 
 
 def test_the_right_head_lies_on_its_own_edge(template, mean_head):

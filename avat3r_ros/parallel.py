@@ -1,0 +1,42 @@
+"""Several photos at once, in threads: most of the work is done outside Python's lock.
+
+As many threads as torch may use. A process that has set torch to one thread, because something live
+runs beside it, stays on one.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def in_threads(function: Callable[..., T], *sequences: Sequence[Any]) -> list[T]:
+    """`map` over sequences of equal length; the first error is raised as there."""
+    before = torch.get_num_threads()
+    threads = min(before, len(sequences[0]))
+    if threads < 2:
+        return [function(*values) for values in zip(*sequences, strict=True)]
+    try:
+        # Threads of torch within these would wait for each other.
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(function, *sequences))
+    finally:
+        torch.set_num_threads(before)
+
+
+def meanwhile(function: Callable[..., T], *args: Any) -> "Future[T]":
+    """Begin a call in another thread, or make it at once where there is only one."""
+    if torch.get_num_threads() > 1:
+        pool = ThreadPoolExecutor(1)
+        future = pool.submit(function, *args)
+        pool.shutdown(wait=False)
+        return future
+    future = Future()
+    try:
+        future.set_result(function(*args))
+    except Exception as error:
+        future.set_exception(error)
+    return future
