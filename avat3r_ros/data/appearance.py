@@ -5,24 +5,20 @@ the same cheek on every person. Colours are linear RGB.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Num
-from scipy.spatial import cKDTree
 
-from avat3r_ros.data.noise import NoiseBank, value_noise
-from avat3r_ros.data.texels import TexelGrid, divisions_for_triangles
+from avat3r_ros.data.noise import value_noise
+from avat3r_ros.data.template_surface import (
+    BLOTCH_M,
+    EYES,
+    PORE_M,
+    TemplateSurface,
+    middle,
+    template_surface,
+)
 from avat3r_ros.rig import REGIONS, HeadTemplate
-
-_TEXEL_MM = {
-    "scalp": 2.0, "neck": 2.0, "ears": 1.2, "eye_sockets": 4.0, "inner_mouth": 3.0, "tongue": 1.5,
-    "eyelashes": 3.0, "eye_left": 0.45, "eye_right": 0.45, "teeth": 0.8, "brows": 0.5, "lips": 0.5,
-}  # fmt: skip
-"""Texel size by region where it is not 0.8 mm; half a pixel of a 512-pixel crop is 0.3 mm."""
-
-_PORE_M, _BLOTCH_M = 0.0016, 0.005
-"""Wavelengths of the noise evaluated at texels; longer ones are evaluated at vertices."""
 
 _SKIN_TONES = np.array(
     [
@@ -42,8 +38,6 @@ _HAIR_COLORS = np.array(
     ]
 )  # fmt: skip
 
-_EYES = ("eye_left", "eye_right")
-
 _BROW_TO_SKIN = 0.4
 """Brightest brows relative to the skin, linear light."""
 
@@ -55,109 +49,6 @@ IRIS_RADIUS_M, IRIS_LOG_SPREAD = 0.00585, 0.036
 def linear_from_srgb8(color: Num[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
     """Linear light of sRGB bytes, with the gamma of 2 that `shading` undoes by a square root."""
     return (np.asarray(color, np.float32) / 255) ** 2
-
-
-@dataclass(frozen=True)
-class TemplateSurface:
-    """What is the same for all people: texels of the template and their places on the mean head.
-
-    Attributes:
-        grid: Texels of all template triangles.
-        triangles: Vertex ids of the template's triangles.
-        points: Place of each texel on the mean head, metres.
-        regions: Soft membership of each texel in each region, fading over one triangle.
-        hard_regions: Region of each texel, index into `REGIONS`.
-        eye_centers: Centres of the left and right eyeball on the mean head, metres.
-        eye_vertices: Vertices of the left and right eyeball.
-        noise: Fine noise at the texels.
-        tree: Nearest-texel search over `points`.
-        lids: Texels of the lids and around the eyeballs.
-        to_lashes: Distance of each of them from the nearest root of the upper and of the lower
-            lashes, metres.
-        brow_line: Coefficients of the brow's height over |x|, lowest power first.
-    """
-
-    grid: TexelGrid
-    triangles: np.ndarray
-    vertices: np.ndarray
-    points: np.ndarray
-    regions: dict[str, np.ndarray]
-    hard_regions: np.ndarray
-    eye_centers: np.ndarray
-    eye_vertices: tuple[np.ndarray, np.ndarray]
-    noise: NoiseBank
-    tree: cKDTree
-    lids: np.ndarray
-    to_lashes: tuple[np.ndarray, np.ndarray]
-    brow_line: np.ndarray
-
-    def smooth_noise(self, wavelength_m: float, rng: np.random.Generator) -> np.ndarray:
-        """Noise of a wavelength above the mesh's edges, at the texels; unit spread."""
-        values = value_noise(self.vertices, wavelength_m, rng)
-        return self.grid.interpolate(values, self.triangles)
-
-
-@lru_cache(maxsize=2)
-def template_surface(template: HeadTemplate) -> TemplateSurface:
-    """Lay out the texels of a template; about a second, once per process."""
-    vertices = template.neutral.numpy()
-    triangles = template.triangles.numpy().astype(np.int32)
-    region_of = template.triangle_regions.numpy()
-    size_mm = np.array([_TEXEL_MM.get(name, 0.8) for name in REGIONS])[region_of]
-    grid = TexelGrid.build(divisions_for_triangles(vertices, triangles, size_mm * 1e-3))
-    points = grid.interpolate(vertices, triangles)
-    membership = np.zeros((len(vertices), len(REGIONS)), np.float32)
-    for corner in range(3):
-        np.add.at(membership, (triangles[:, corner], region_of), 1)
-    membership /= np.maximum(membership.sum(1, keepdims=True), 1)
-    soft = {
-        name: grid.interpolate(np.ascontiguousarray(membership[:, i]), triangles)
-        for i, name in enumerate(REGIONS)
-    }
-    eyes = [np.unique(triangles[region_of == REGIONS.index(name)]) for name in _EYES]
-    brows = vertices[np.unique(triangles[region_of == REGIONS.index("brows")])]
-    around = np.maximum(soft["lid_left"], soft["lid_right"]) + soft["eye_sockets"]
-    lids = np.flatnonzero(around > 0.05)
-    upper, lower = _lash_roots(vertices, triangles, region_of)
-    return TemplateSurface(
-        grid=grid,
-        triangles=triangles,
-        vertices=vertices,
-        points=points,
-        regions=soft,
-        hard_regions=region_of[grid.triangle_ids],
-        eye_centers=np.stack([_middle(vertices[eye]) for eye in eyes]),
-        eye_vertices=(eyes[0], eyes[1]),
-        noise=NoiseBank(points, (_PORE_M, _BLOTCH_M), fields=3),
-        tree=cKDTree(points),
-        lids=lids,
-        to_lashes=(upper.query(points[lids])[0], lower.query(points[lids])[0]),
-        brow_line=np.polynomial.polynomial.polyfit(np.abs(brows[:, 0]), brows[:, 1], 2),
-    )
-
-
-def _middle(points: np.ndarray) -> np.ndarray:
-    return (points.min(0) + points.max(0)) / 2
-
-
-def _lash_roots(
-    vertices: np.ndarray, triangles: np.ndarray, region_of: np.ndarray
-) -> tuple[cKDTree, cKDTree]:
-    """Points along the lines where the lashes of the upper and of the lower lids grow."""
-
-    def of(*names: str) -> np.ndarray:
-        return triangles[np.isin(region_of, [REGIONS.index(name) for name in names])]
-
-    lids = cKDTree(vertices[np.unique(of("lid_left", "lid_right", "eye_sockets"))])
-    lashes = of("eyelashes")
-    edges = np.concatenate([lashes[:, [0, 1]], lashes[:, [1, 2]], lashes[:, [2, 0]]])
-    rooted = lids.query(vertices)[0] < 0.0012
-    edges = edges[rooted[edges].all(1)]
-    steps = np.linspace(0, 1, 9)[None, :, None]
-    points = (1 - steps) * vertices[edges[:, :1]] + steps * vertices[edges[:, 1:]]
-    points = points.reshape(-1, 3)
-    upper = points[:, 1] > -0.0008  # the height of the corners of the eyes on the mean head
-    return cKDTree(points[upper]), cKDTree(points[~upper])
 
 
 @dataclass(frozen=True)
@@ -253,8 +144,8 @@ def _skin(
     # Melanin darkens all channels, most the blue; blood takes green and blue away.
     melanin = (
         0.04 * surface.smooth_noise(0.03, rng)
-        + rng.uniform(0.008, 0.02) * surface.noise.mixture(_BLOTCH_M, rng)
-        + rng.uniform(0.012, 0.035) * surface.noise.mixture(_PORE_M, rng)
+        + rng.uniform(0.008, 0.02) * surface.noise.mixture(BLOTCH_M, rng)
+        + rng.uniform(0.012, 0.035) * surface.noise.mixture(PORE_M, rng)
     )
     flush = rng.uniform(0.5, 1.4)
     blood = flush * (
@@ -263,7 +154,7 @@ def _skin(
         + 0.10 * _blob(points, (0.0, -0.105, 0.0), 0.012)
         + 0.15 * surface.regions["ears"]
         + 0.03 * surface.smooth_noise(0.02, rng)
-        + rng.uniform(0.005, 0.025) * surface.noise.mixture(_BLOTCH_M, rng)
+        + rng.uniform(0.005, 0.025) * surface.noise.mixture(BLOTCH_M, rng)
     )
     blood += 0.12 * np.maximum(surface.regions["lid_left"], surface.regions["lid_right"])
     shadow = rng.uniform(0.05, 0.22) * _blob(points, (0.028, -0.017, -0.004), 0.008)
@@ -307,7 +198,7 @@ def _paint_lips(
         _mix(albedo, color, 0.75 * amount)
         return
     strength = rng.uniform(0.35, 0.75)
-    creases = 0.08 * surface.noise.mixture(_PORE_M, rng)
+    creases = 0.08 * surface.noise.mixture(PORE_M, rng)
     tint = np.outer(strength * amount * (1 + creases), [0.25, 1.0, 0.75])
     albedo *= np.exp(-tint).astype(np.float32)
 
@@ -332,7 +223,7 @@ def _paint_beard(
     mask = _beard_mask(surface.points) * (1 - _step(surface.regions["lips"], 0.1, 0.6))
     mask *= (surface.regions["skin"] + surface.regions["neck"]).clip(0, 1)
     density = rng.uniform(0.12, 0.75)
-    stubble = 0.5 + 0.5 * np.tanh(1.5 * surface.noise.mixture(_PORE_M, rng))
+    stubble = 0.5 + 0.5 * np.tanh(1.5 * surface.noise.mixture(PORE_M, rng))
     patches = (1 + 0.3 * surface.smooth_noise(0.012, rng)).clip(0.2, 1.3)
     _mix(albedo, hair * 0.8, (mask * density * patches * (0.55 + 0.45 * stubble)).clip(0, 0.92))
 
@@ -345,12 +236,12 @@ def _paint_scalp(
     rng: np.random.Generator,
 ) -> None:
     """Hair roots: faint stubble on a bald scalp, nearly opaque under hair."""
-    ragged = 0.12 * surface.smooth_noise(0.01, rng) + 0.08 * surface.noise.mixture(_BLOTCH_M, rng)
+    ragged = 0.12 * surface.smooth_noise(0.01, rng) + 0.08 * surface.noise.mixture(BLOTCH_M, rng)
     mask = _step(surface.regions["scalp"] + ragged, 0.25, 0.8)
     if style == "bald":
         crown = _step(surface.points[:, 1], 0.03, 0.075)  # hair is lost from the crown down
         mask = mask * (rng.uniform(0.1, 0.4) + rng.uniform(0.0, 0.4) * (1 - crown))
-    roots = 0.85 + 0.15 * np.tanh(surface.noise.mixture(_PORE_M, rng))
+    roots = 0.85 + 0.15 * np.tanh(surface.noise.mixture(PORE_M, rng))
     _mix(albedo, hair * 0.75, (mask * roots).clip(0, 0.95))
 
 
@@ -411,7 +302,7 @@ def _paint_eyes(
     white = linear_from_srgb8(np.array([232, 226, 220]) * rng.uniform(0.92, 1.03))
     # Drawn apart, so that a seed's person keeps all other looks.
     iris_m = IRIS_RADIUS_M * np.exp(IRIS_LOG_SPREAD * rng.spawn(1)[0].normal())
-    for side, name in enumerate(_EYES):
+    for side, name in enumerate(EYES):
         rows = np.flatnonzero(surface.hard_regions == REGIONS.index(name))
         direction = surface.points[rows] - surface.eye_centers[side]
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -423,7 +314,7 @@ def _paint_eyes(
         redness = (0.10 + 0.06 * veins) * _step(angle, 0.5, 1.1)
         color *= np.exp(-np.outer(redness, [0.15, 1.0, 0.9]))
         eye = vertices[surface.eye_vertices[side]]
-        radius = angle / np.arcsin(iris_m / np.linalg.norm(eye - _middle(eye), axis=1).mean())
+        radius = angle / np.arcsin(iris_m / np.linalg.norm(eye - middle(eye), axis=1).mean())
         glow = (0.75 + 0.18 * fibre * _step(radius, 0.3, 0.7)) * (1.3 - 0.45 * radius)
         limbus = 1 - 0.7 * _step(radius, 0.74, 1.0)
         inside = _step(radius, 1.06, 0.94)[:, None]
@@ -447,7 +338,7 @@ def _paint_mouth(
     color = ivory * (1 - 0.35 * _step(gap, 0.42, 0.5))[:, None]
     albedo[rows] = color * _step(depth[rows], -0.045, -0.01)[:, None]
     rows = np.flatnonzero(surface.hard_regions == REGIONS.index("tongue"))
-    rough = 1 + 0.1 * surface.noise.mixture(_PORE_M, rng)[rows]
+    rough = 1 + 0.1 * surface.noise.mixture(PORE_M, rng)[rows]
     color = linear_from_srgb8(np.array([178, 92, 92])) * rough[:, None]
     albedo[rows] = color * _step(depth[rows], -0.06, -0.015)[:, None]
     rows = np.flatnonzero(surface.hard_regions == REGIONS.index("inner_mouth"))

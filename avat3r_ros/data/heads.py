@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from avat3r_ros.data.appearance import random_appearance, template_surface
+from avat3r_ros.data.appearance import random_appearance
 from avat3r_ros.data.clothes import COLLAR_TILT, neck_axes, random_clothes
 from avat3r_ros.data.hair import STYLES, random_hair
 from avat3r_ros.data.noise import value_noise
@@ -23,6 +23,7 @@ from avat3r_ros.data.painter import CLOTH, DETAIL, HAIR, SKIN, Body, Painter, Pa
 from avat3r_ros.data.patches import GridPatch
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.shading import Light, NormalOperator, bake_ambient_occlusion, random_light
+from avat3r_ros.data.template_surface import template_surface
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Camera, SurfaceBinding
 

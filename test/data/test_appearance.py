@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from avat3r_ros.data.appearance import random_appearance, template_surface
+from avat3r_ros.data.appearance import random_appearance
+from avat3r_ros.data.template_surface import template_surface
 from avat3r_ros.rig import REGIONS
 
 SIZES = (0.9, 1.0, 1.15)
