@@ -72,11 +72,11 @@ def matrices_from_quats_wxyz(quats_wxyz: Float[Tensor, "*b 4"]) -> Float[Tensor,
     """Convert quaternions (normalised here) to rotation matrices."""
     w, x, y, z = torch.nn.functional.normalize(quats_wxyz, dim=-1).unbind(-1)
     rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
-    return torch.stack(rows, -2)
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def quat_wxyz_from_matrix(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:

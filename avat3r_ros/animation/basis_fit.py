@@ -11,8 +11,6 @@ Letters: S codes, N Gaussians, M moving, C columns (snapshots.py), G inputs, K c
 block.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +20,7 @@ from torch import Tensor
 
 from avat3r_ros.animation.features import FeatureMap, fit_features
 from avat3r_ros.native.basis import GROUP_WIDTHS, HALF_AXES, LANES, MAX_RANK, OPACITY, POSITION
+from avat3r_ros.parallel import in_threads
 
 BLOCK_SIZE = 64
 """Gaussians that share components. Fewer: fewer components each, and a larger map."""
@@ -68,10 +67,10 @@ class BlockBases:
     map: Float[Tensor, "k g"]
 
 
-def what_moves(changes: Float[Tensor, "n c s"]) -> Bool[Tensor, "n"]:
+def what_moves(changes: Float[Tensor, "s n c"]) -> Bool[Tensor, "n"]:
     """Gaussians with a change that can be seen at one of the codes."""
-    largest = torch.maximum(changes.amax(-1), -changes.amin(-1)).float()
-    return (largest / _UNITS[: changes.shape[1]] > STILL).any(-1)
+    largest = torch.maximum(changes.amax(0), -changes.amin(0)).float()
+    return (largest / _UNITS[: changes.shape[2]] > STILL).any(-1)
 
 
 def morton_order(points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
@@ -89,7 +88,7 @@ def morton_order(points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
 
 
 def fit_inputs(
-    codes: Float[np.ndarray, "s e"], changes: Float[Tensor, "m c s"], num_units: int
+    codes: Float[np.ndarray, "s e"], changes: Float[Tensor, "s m c"], num_units: int
 ) -> tuple[FeatureMap, Float[Tensor, "s g"], float]:
     """Find the inputs: principal components of all changes, and their map from the code.
 
@@ -102,11 +101,11 @@ def fit_inputs(
         The map; each code's inputs as they really are (not as mapped), with unit mean square;
         and the map's relative error at held-out codes.
     """
-    num_gaussians, num_columns, num_codes = changes.shape
+    num_codes, num_gaussians, num_columns = changes.shape
     gram = torch.zeros(num_codes, num_codes, dtype=torch.float64)
-    for chunk in changes.split(2048):
-        scaled = (chunk.float() / _UNITS[:num_columns, None]).flatten(0, 1)
-        gram += (scaled.T @ scaled).double()
+    for chunk in changes.split(2048, 1):
+        scaled = (chunk.float() / _UNITS[:num_columns]).flatten(1)
+        gram += (scaled @ scaled.T).double()
     values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(0), vectors.flip(1)
     # A component that brings no Gaussian's mean error above a tenth of the tolerance is noise.
@@ -126,7 +125,7 @@ def fit_inputs(
 
 def fit_blocks(
     inputs: Float[Tensor, "s g"],
-    changes: Float[Tensor, "m c s"],
+    changes: Float[Tensor, "s m c"],
     resting: Float[Tensor, "m 14"],
     limits: Float[Tensor, "m 2"],
     inverse_area: Float[Tensor, "m"],
@@ -146,63 +145,42 @@ def fit_blocks(
         groups: Groups that may move.
         tolerance: Of the error, in `TOLERANCES`.
     """
-    with _one_thread():
-        return _fit_blocks(
-            inputs, changes, resting, limits, inverse_area, num_fading, groups, tolerance
-        )
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread: matrices of 50 rows take 50 times as long where two must meet."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _fit_blocks(
-    inputs: Tensor,
-    changes: Tensor,
-    resting: Tensor,
-    limits: Tensor,
-    inverse_area: Tensor,
-    num_fading: int,
-    groups: tuple[int, ...],
-    tolerance: float,
-) -> BlockBases:
     counts = _block_sizes(num_fading) + _block_sizes(len(resting) - num_fading)
+    ends = np.cumsum(counts)
     ranks = np.zeros((len(counts), 5), np.int32)
     fades = np.zeros(len(counts), np.int32)
-    streams, maps, first = [], [], 0
-    for i, count in enumerate(counts):
-        rows = slice(first, first + count)
-        block = changes[rows].float()
+
+    def reduced(block: int) -> tuple[list[Tensor], Tensor]:
+        """Map and stream of one block."""
+        rows = slice(ends[block] - counts[block], ends[block])
+        fading = rows.start < num_fading
+        of_block = changes[:, rows].permute(1, 2, 0).float()
+        maps: list[Tensor] = []
         components: list[Tensor | None] = [None] * 5
         for group in groups:
-            changed = block[:, GROUP_SLICES[group]]
+            changed = of_block[:, GROUP_SLICES[group]]
             allowed = tolerance * TOLERANCES[group]
-            if group == HALF_AXES and first < num_fading:
+            if group == HALF_AXES and fading:
                 allowed *= FADING_TOLERANCE
             combined, found = _reduce(inputs, changed, allowed)
-            ranks[i, group] = len(combined)
+            ranks[block, group] = len(combined)
             if len(combined):
                 maps.append(combined)
                 components[group] = found
-        fades[i] = int(first < num_fading and ranks[i, HALF_AXES] > 0)
-        streams.append(
-            _pack(components, resting[rows], limits[rows], inverse_area[rows], bool(fades[i]))
+        fades[block] = int(fading and ranks[block, HALF_AXES] > 0)
+        return maps, _pack(
+            components, resting[rows], limits[rows], inverse_area[rows], bool(fades[block])
         )
-        first += count
-    num_inputs = inputs.shape[1]
+
+    # In threads of their own: matrices of 50 rows take 50 times as long where two of torch's meet.
+    blocks = in_threads(reduced, range(len(counts)))
+    maps = [part for of_block, _ in blocks for part in of_block]
     return BlockBases(
         counts=np.array(counts, np.int32),
         ranks=ranks,
         fades=fades,
-        stream=torch.cat(streams) if streams else torch.zeros(0, dtype=torch.half),
-        map=(torch.cat(maps) if maps else torch.zeros(0, num_inputs)).half(),
+        stream=torch.cat([s for _, s in blocks]) if blocks else torch.zeros(0, dtype=torch.half),
+        map=(torch.cat(maps) if maps else torch.zeros(0, inputs.shape[1])).half(),
     )
 
 

@@ -20,6 +20,7 @@ from avat3r_ros.animation.snapshots import MILLIMETRES, FullPath
 from avat3r_ros.model import Avat3r, restore_avatar
 from avat3r_ros.model.rig_motion import FADE_FROM, FADE_TO
 from avat3r_ros.native import LinearBasis
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Avatar, Gaussians
 
@@ -152,25 +153,27 @@ def compile_avatar(
 
 def _evaluate(
     path: FullPath, codes: Float[np.ndarray, "s e"], progress: Callable[[float], None]
-) -> Float[Tensor, "n c s"]:
+) -> Float[Tensor, "s n c"]:
     """How each code changes the columns from those of the first, neutral one.
 
     Half floats are enough for changes: 0.01 mm of 20 mm.
     """
     resting = path.columns(torch.from_numpy(codes[0]))
-    changes = torch.empty(*resting.shape, len(codes), dtype=torch.half)
-    # Columns of one code lie far apart: several at once are written several times as fast.
+    changes = torch.empty(len(codes), *resting.shape, dtype=torch.half)
+
+    def evaluate(row: int) -> None:
+        changes[row] = path.columns(torch.from_numpy(codes[row])) - resting
+
     for begin in range(0, len(codes), 16):
         progress(begin / len(codes))
-        some = [path.columns(torch.from_numpy(c)) - resting for c in codes[begin : begin + 16]]
-        changes[..., begin : begin + len(some)] = torch.stack(some, -1)
+        in_threads(evaluate, range(begin, min(begin + 16, len(codes))))
     return changes
 
 
 def _fit(
     path: FullPath,
     codes: Float[np.ndarray, "s e"],
-    changes: Float[Tensor, "n c s"],
+    changes: Float[Tensor, "s n c"],
     keep: Bool[Tensor, "n"],
     room_mb: float,
 ) -> tuple[CompiledParts, dict[str, float]]:
@@ -189,7 +192,7 @@ def _fit(
     order = torch.cat(sorted_runs)
     moving = torch.cat(sorted_runs[:2])
 
-    changes = changes[moving]
+    changes = changes[:, moving]
     feature_map, inputs, input_error = basis_fit.fit_inputs(codes, changes, 1 + codes.shape[1])
     g = path.gaussians(neutral)
     at_rest = Gaussians(

@@ -84,14 +84,16 @@ class FullPath:
             means, axes[base.deforming_start : base.moving_stop] = motion.linear_parts(rig_code)
         if self.network is None:
             return MILLIMETRES * torch.cat([means, axes], -1)
-        before, after = self.prefix.base_gaussians(code), self.gaussians(code)
-        axes = (_change(before, after) @ axes.view(-1, 2, 3).transpose(1, 2)).transpose(1, 2)
+        before = self.prefix.base_gaussians(code)
+        after = self.network.decode_moved(self.prefix, code, before)
+        pixels = slice(0, base.num_pixels)  # the network turns and scales no others
+        axes = torch.cat([_changed(axes[pixels], before, after), axes[base.num_pixels :]])
         still = base.gaussians.opacities
         share = torch.where(still > 0, before.opacities / still.clamp(min=1e-6), 1.0)
         return torch.cat(
             [
                 MILLIMETRES * after.means,
-                MILLIMETRES * axes.flatten(1),
+                MILLIMETRES * axes,
                 MILLIMETRES * after.scales[:, 2:],
                 after.colors,
                 (after.opacities / share.clamp(min=MIN_SHARE)).clamp(max=1)[:, None],
@@ -128,9 +130,11 @@ class FullPath:
         return Shapes(limits, fading, MILLIMETRES**2 * placed)
 
 
-def _change(base: Gaussians, full: Gaussians) -> Float[Tensor, "n 3 3"]:
-    """Turn and growth along the Gaussians' own axes that lead from `base` to `full`."""
-    before = matrices_from_quats_wxyz(base.quats_wxyz)
-    after = matrices_from_quats_wxyz(full.quats_wxyz)
-    growth = full.scales / base.scales
-    return (after * growth[:, None]) @ before.transpose(1, 2)
+def _changed(axes: Float[Tensor, "n 6"], base: Gaussians, full: Gaussians) -> Float[Tensor, "n 6"]:
+    """Half axes of the first Gaussians after their turn and growth from `base` to `full`."""
+    count = len(axes)
+    before = matrices_from_quats_wxyz(base.quats_wxyz[:count])
+    after = matrices_from_quats_wxyz(full.quats_wxyz[:count])
+    own = before.transpose(1, 2) @ axes.view(-1, 2, 3).transpose(1, 2)
+    grown = (full.scales[:count] / base.scales[:count])[..., None] * own
+    return (after @ grown).transpose(1, 2).flatten(1)

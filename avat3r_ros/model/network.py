@@ -225,12 +225,19 @@ class Avat3r(nn.Module):
     def decode_many(self, prefix: Prefix, codes: Float[Tensor, "c e"]) -> list[Gaussians]:
         """Decode several codes of one person in one pass."""
         codes = codes.to(self.device)
+        return [
+            self._changed(prefix, prefix.base_gaussians(code), changes)
+            for code, changes in zip(codes, self._changes(prefix, codes), strict=True)
+        ]
+
+    def decode_moved(self, prefix: Prefix, code: Float[Tensor, "e"], moved: Gaussians) -> Gaussians:
+        """`decode`, where the caller has `prefix.base_gaussians(code)`."""
+        return self._changed(prefix, moved, self._changes(prefix, code[None])[0])
+
+    @staticmethod
+    def _changed(prefix: Prefix, moved: Gaussians, changes: Float[Tensor, "p 14"]) -> Gaussians:
         lenders = None if prefix.motion is None else prefix.motion.lenders
-        decoded = []
-        for code, changes in zip(codes, self._changes(prefix, codes), strict=True):
-            base = prefix.base_gaussians(code)
-            decoded.append(moved_fill(apply_changes(base, changes), base, lenders))
-        return decoded
+        return moved_fill(apply_changes(moved, changes), moved, lenders)
 
     def decode_pixel_means(
         self, prefix: Prefix, codes: Float[Tensor, "c e"]
