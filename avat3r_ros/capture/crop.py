@@ -16,6 +16,7 @@ from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.mattes import SEEN_MASK, parts_touching
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.framing import (
     BOX_CENTER_HEAD_M,
@@ -72,25 +73,26 @@ def crop_heads(
     identity = torch.from_numpy(np.asarray(fit.identity, np.float32))
     codes = torch.from_numpy(np.asarray(fit.codes, np.float32))
     chin = template.landmarks(template.vertices(identity))[CHIN_LANDMARK].numpy()
-    crops, masks, hairs, intrinsics = [], [], [], []
     for view, (image, matte) in enumerate(zip(images, mattes, strict=True)):
         if image.ndim != 3 or image.shape[2] != 3 or image.shape[:2] != matte.shape:
             raise ValueError(
                 f"view {view}: expected an image (H, W, 3) and a matte (H, W), got {image.shape} "
                 f"and {matte.shape}"
             )
+
+    def crop(view: int) -> tuple[np.ndarray, ...]:
+        """Picture, mask, hair and intrinsics."""
         pose = fit.camera_from_head[view]
-        left, top, size = _crop_square(fit.intrinsics[view], pose)
-        k = crop_and_resize_intrinsics(fit.intrinsics[view], left, top, size, image_size)
-        picture = _resample(image.astype(np.float32) / 255, left, top, size, image_size)
-        mask = _resample(matte.astype(np.float32), left, top, size, image_size).clip(0, 1)
+        square = _crop_square(fit.intrinsics[view], pose)
+        k = crop_and_resize_intrinsics(fit.intrinsics[view], *square, image_size)
+        picture = _resample(images[view], *square, image_size)
+        mask = _resample(mattes[view], *square, image_size).clip(0, 1)
         vertices = template.vertices(identity, codes[view]).numpy()
         above, hair = _above_neck_cut(vertices, template, k, pose, picture, mask, chin)
         mask = mask * above
-        crops.append((picture * mask[..., None]).transpose(2, 0, 1))
-        masks.append(mask[None])
-        hairs.append(hair[None])
-        intrinsics.append(k)
+        return (picture * mask[..., None]).transpose(2, 0, 1), mask[None], hair[None], k
+
+    crops, masks, hairs, intrinsics = zip(*in_threads(crop, range(len(images))), strict=True)
     return HeadCrops(
         images=torch.from_numpy(np.stack(crops)).float().clamp(0, 1),
         masks=torch.from_numpy(np.stack(masks)).float(),
@@ -117,7 +119,7 @@ def _crop_square(
 
 
 def _resample(image: np.ndarray, left: float, top: float, size: float, out: int) -> np.ndarray:
-    """Sample a square of a float image on an out x out grid; 0 outside the image.
+    """Sample a square of an image on an out x out grid, bytes as [0, 1]; 0 outside the image.
 
     When shrinking, the image is blurred first to the width of an output pixel.
     """
@@ -128,7 +130,9 @@ def _resample(image: np.ndarray, left: float, top: float, size: float, out: int)
     x1, y1 = min(int(left + size) + margin, width), min(int(top + size) + margin, height)
     if x0 >= x1 or y0 >= y1:
         return np.zeros((out, out, *image.shape[2:]), np.float32)
-    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    part = image[y0:y1, x0:x1].astype(np.float32)
+    if image.dtype == np.uint8:
+        part /= 255
     if scale > 1:
         part = cv2.GaussianBlur(part, (0, 0), 0.45 * np.sqrt(scale**2 - 1) + 1e-3)
     # OpenCV counts pixel centres at integers: ours are half a pixel further.

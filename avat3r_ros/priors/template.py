@@ -6,11 +6,14 @@ crops, cameras, codes ──rasterize──► surface point, triangle, barycent
                       ──claims────► which of several views may speak for a surface point
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
 from avat3r_ros.expression import ARKIT_INDEX
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.priors.free_hair import MATTE_TOLERANCE_M, place_free_hair
 from avat3r_ros.priors.hair import hair_thickness
 from avat3r_ros.priors.view import ReferenceView
@@ -53,21 +56,20 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
         is bound to the scalp beneath it, so its positions lie outside the template's surface. What
         lies off the mesh and its hair has triangle -1 and `OFF_MESH_CONFIDENCE`.
     """
-    views = [ReferenceView(crops, template, index) for index in range(len(crops.codes))]
+    views = in_threads(partial(ReferenceView, crops, template), range(len(crops.codes)))
     normals = template.coarse_normals(crops.identity).numpy()
     if crops.hair_thickness_m is not None:
         thickness = crops.hair_thickness_m.double().numpy()
     else:
         thickness = hair_thickness(views, template, normals)
     if thickness.any():
-        for view in views:
-            view.draw(thickness[:, None] * normals)
+        in_threads(lambda view: view.draw(thickness[:, None] * normals), views)
     place_free_hair(views)
     num_photos = len(views) - crops.num_guessed
     for view in views[num_photos:]:
         view.guessed, view.bonus = True, -GUESSED_MALUS
     _prefer_frontal(views[:num_photos], crops.codes[:num_photos].numpy())
-    confidence = np.stack([_confidence(view, views, normals) for view in views])
+    confidence = np.stack(in_threads(lambda view: _confidence(view, views, normals), views))
     positions = np.stack([view.points for view in views])
     inside = np.stack([view.mask > 0 for view in views])
     ids = np.where(inside, np.stack([view.ids for view in views]), -1)
