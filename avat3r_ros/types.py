@@ -138,6 +138,8 @@ class ReferenceViews:
         identity: Head-template identity coefficients (standard deviations).
         code_space: A key of `expression.CODE_SPACES`.
         num_guessed: How many views, the last ones, nobody photographed.
+        hair_thickness_m: Of the hair over each vertex of the head template, along its coarse
+            normals, on which bound pixels lie; None if they lie on the template itself.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -150,6 +152,7 @@ class ReferenceViews:
     identity: Float[Tensor, "k"]
     code_space: str = "arkit_52"
     num_guessed: int = 0
+    hair_thickness_m: Float[Tensor, "n"] | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,9 @@ not."""
 CLOTHES_ABOVE_CHIN_M = 0.06
 EYES_ABOVE_CHIN_M = 0.1
 
+HANGS_FROM_M = 0.03
+"""Hair beside and below the chin hangs down from this far above it; dark clothes do not."""
+
 HAIR_STRAND_M = 0.008
 """Width above which something off the template is a strand of hair and not the fit's error."""
 
@@ -194,5 +197,10 @@ def _above_neck_cut(
         certain=(on_scalp | (off_head > 0)) & (mask > 0.9) & over_eyes,
         skin=on_head & ~on_scalp & middle & ~over_eyes,
     )
+    hanging = off_head * hair
+    _, parts = cv2.connectedComponents(cv2.erode(hanging, disc))
+    from_above = np.setdiff1d(parts[over_chin > HANGS_FROM_M], 0)
+    hanging *= cv2.dilate(np.isin(parts, from_above).astype(np.uint8), disc)
+    hair &= ~((off_head > 0) & (over_chin < HANGS_FROM_M)) | (hanging > 0)
     clothes = (off_head > 0) & ~hair & (over_chin < CLOTHES_ABOVE_CHIN_M)
     return np.where(clothes, 0.0, above).astype(np.float32), hair

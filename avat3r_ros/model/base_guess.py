@@ -120,7 +120,8 @@ def build_base_guess(
     triangle_ids = views.binding.triangle_ids.flatten()[pixels].long()
     barycentrics = views.binding.barycentrics.reshape(-1, 3)[pixels].float()
     on_template = triangle_ids >= 0
-    vertices_by_row = template.vertices(
+    hair = hair_over_vertices(views, template)
+    vertices_by_row = hair + template.vertices(
         views.identity.float().expand(len(views.codes), -1), views.codes.float()
     )
     _lay_on_surface(
@@ -144,11 +145,20 @@ def build_base_guess(
         barycentrics,
         inside,
         float(footprints.median()),
+        hair,
     )
     folds = unfolding_triangles(template, views.identity.float())
     return _assemble(
         views, seen, view_rows, pixels, triangle_ids, barycentrics, kinds, fill, moves, folds
     )
+
+
+def hair_over_vertices(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "nv 3"]:
+    """How far the surface that pixels lie on stands off the template: hair, metres."""
+    if views.hair_thickness_m is None:
+        return torch.zeros_like(template.neutral)
+    normals = template.coarse_normals(views.identity.float()).float()
+    return views.hair_thickness_m.float()[:, None] * normals
 
 
 def movement_per_triangle(template: HeadTemplate) -> Float[Tensor, "f"]:

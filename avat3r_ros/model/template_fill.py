@@ -86,6 +86,9 @@ SINK_MARGIN_M, SINK_M = 0.006, 0.004
 """Points up to this far outside a matte are kept, and the farthest are this deep under the surface.
 """
 
+FLATTENED = (0.25, 0.5, 0.75, 1.0)
+"""Hair outside a matte is tried so much flatter."""
+
 BACKED_REGIONS, BACKED_FROM_OPENINGS_M = ("skin", "scalp", "neck"), 0.012
 """Where surfaces that pixels cover are backed, and how far from lips and lids: nearer than this a
 backing would show in an open mouth."""
@@ -131,6 +134,7 @@ def fill_unseen_surfaces(
     barycentrics: Float[Tensor, "p 3"],
     inside: Bool[Tensor, "p"],
     footprint_m: float,
+    hair: Float[Tensor, "nv 3"],
 ) -> TemplateGaussians:
     """Spread Gaussians over what the references do not show.
 
@@ -142,12 +146,13 @@ def fill_unseen_surfaces(
         barycentrics: Their places on the triangles.
         inside: Pixels on the template whose colour is certainly the head's.
         footprint_m: Side of a reference pixel on the head.
+        hair: How far hair stands off each vertex, metres.
     """
     codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
     opened = torch.from_numpy(arkit_code(**OPENED_FACE))
     identity = views.identity.float()
-    placed = template.vertices(identity.expand(len(codes), -1), codes)  # (R, Nv, 3)
-    neutral_and_opened = torch.stack([placed[0], template.vertices(identity, opened)])
+    placed = hair + template.vertices(identity.expand(len(codes), -1), codes)  # (R, Nv, 3)
+    neutral_and_opened = torch.stack([placed[0], hair + template.vertices(identity, opened)])
     group = surface_groups(template)
 
     folds = unfolding_triangles(template, identity)
@@ -164,7 +169,7 @@ def fill_unseen_surfaces(
     backing &= torch.arange(len(faces)) % BACKING_SHARE == 0
     keep = ~covered | backing
     keep &= _ever_visible(placed, template, group)[faces]
-    outside_px = _outside_mattes(views, template, faces, weights)
+    outside_px, flattened = _outside_mattes(views, template, faces, weights, hair)
     excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
     may_sink = (group[faces] == SKIN) & ~covered
     keep &= excess_m <= SINK_MARGIN_M * may_sink
@@ -175,7 +180,7 @@ def fill_unseen_surfaces(
         lowest = torch.quantile(lent[:: max(1, len(lent) // 100_000), 1], 0.005)
         keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
     faces, weights, rows = faces[keep], weights[keep], rows[keep]
-    depth = depth[keep]
+    depth, flattened = depth[keep], flattened[keep]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
     normals = torch.nn.functional.normalize(triangle_normals(corners), dim=-1)
@@ -187,6 +192,7 @@ def fill_unseen_surfaces(
         placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
     )
     means = (corners * weights[..., None]).sum(1) - depth[:, None] * normals
+    means -= flattened[:, None] * surface_points(hair, template, faces, weights)
     teeth = (group[faces] == TEETH).nonzero()[:, 0]
     if len(teeth):
         reach = measure_teeth(views, template)
@@ -342,18 +348,34 @@ def _covered(
 
 
 def _outside_mattes(
-    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor
-) -> Float[Tensor, "n"]:
-    """How far each point is outside the matte that denies it most, pixels.
+    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor, hair: Tensor
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """How far each point is outside the matte that denies it most, pixels; and how flattened.
 
+    Hair that a matte denies is tried flatter: the share of its thickness that it must give up.
     A picture says nothing of points beside or behind it; a point in no picture is infinitely far.
     """
-    farthest = torch.full((len(faces),), -1.0)
-    for row, code in enumerate(views.codes.float()):
-        vertices = template.vertices(views.identity.float(), code)
-        points = surface_points(vertices, template, faces, weights)
-        x, y, in_picture = pixels_under(views.cameras[row], points)
-        outside = distance_transform_edt(views.masks[row, 0].numpy() <= SEEN_MASK)
-        at = torch.from_numpy(outside).float()[y, x]
-        farthest = torch.where(in_picture, torch.maximum(farthest, at), farthest)
-    return torch.where(farthest < 0, torch.inf, farthest)
+    heads = template.vertices(views.identity.float().expand(len(views.codes), -1), views.codes)
+    outside = [
+        torch.from_numpy(distance_transform_edt(mask.numpy() <= SEEN_MASK))
+        for mask in views.masks[:, 0]
+    ]
+
+    def distance(flattened: float, faces: Tensor, weights: Tensor) -> Float[Tensor, "n"]:
+        farthest = torch.full((len(faces),), -1.0)
+        for row, vertices in enumerate(heads + (1 - flattened) * hair):
+            points = surface_points(vertices, template, faces, weights)
+            x, y, in_picture = pixels_under(views.cameras[row], points)
+            at = outside[row][y, x].float()
+            farthest = torch.where(in_picture, torch.maximum(farthest, at), farthest)
+        return torch.where(farthest < 0, torch.inf, farthest)
+
+    shares, farthest = torch.zeros(len(faces)), distance(0.0, faces, weights)
+    hairy = surface_points(hair, template, faces, weights).norm(dim=-1) > 0
+    for share in FLATTENED:
+        denied = (hairy & (farthest > HULL_MARGIN_PX)).nonzero()[:, 0]
+        nearer = distance(share, faces[denied], weights[denied])
+        better = nearer < farthest[denied]
+        shares[denied[better]] = share
+        farthest[denied[better]] = nearer[better]
+    return farthest, shares

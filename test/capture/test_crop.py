@@ -131,6 +131,23 @@ def test_thin_hair_beside_the_jaw_stays_by_its_colour(template):
             assert crops.masks[0, 0, y, x] > 0.5
 
 
+def test_dark_clothes_below_dark_hair_are_not_hair(template):
+    """A shaded jaw leads from one to the other; hair would hang down beside it."""
+    fit = make_fit(template, 640, 640, 0)
+    spot = np.array([[0.1, -0.115, -0.08]])
+    row, column = np.mgrid[:640, :640]
+    off_middle = np.abs(column - 320)
+    head = (off_middle < np.where(row < 330, 80, 55)) & (row > 100)
+    for top, stays in ((400, False), (250, True)):
+        beside = (off_middle < 200) & (row > top)
+        image = np.full((640, 640, 3), (200, 150, 120), np.uint8)
+        image[(row < 250) | (off_middle > 40)] = (60, 40, 30)
+        crops = crop_heads([image], [(head | beside).astype(np.float32)], fit, template, SIZE)
+        x, y = pixels_in_crop(crops, spot)[0].astype(int)
+        assert crops.hair[0, 0, y, x] == stays
+        assert (crops.masks[0, 0, y, x] > 0.5) == stays
+
+
 def test_head_at_the_edge_of_the_photo_is_padded_with_background(template):
     fit = make_fit(template, 640, 480, 0, target=np.array([0.28, 0, 0]))
     image = np.full((480, 640, 3), 255, np.uint8)

@@ -239,6 +239,31 @@ def test_unseen_surfaces_are_filled_and_seen_ones_are_not(base, template, views)
     assert (depth > 0.5 * BACKING_DEPTH_M).all()
 
 
+def test_hair_goes_on_where_no_reference_shows_it(head, template):
+    """Else the back of the head is bald, a hand's breadth under the hair of its sides."""
+    views = head.fake_views(template)
+    thickness = torch.zeros(len(template.neutral))
+    thickness[template.region_vertices("scalp")] = 0.02
+    haired = build_base_guess(
+        dataclasses.replace(views, hair_thickness_m=thickness), CONFIG, template
+    )
+    behind = haired.gaussians.means[haired.num_pixels :, 2].min()
+    assert behind == pytest.approx(-0.08 - 0.02, abs=1e-3)
+
+
+def test_hair_that_a_reference_denies_lies_flatter(head, template):
+    """The sheet at the back, lifted to its left, would stand beside the head in every picture."""
+    views = head.fake_views(template)
+    thickness = torch.zeros(len(template.neutral))
+    thickness[template.region_vertices("skin")] = 0.03
+    haired = build_base_guess(
+        dataclasses.replace(views, hair_thickness_m=thickness), CONFIG, template
+    )
+    fill = haired.gaussians.means[haired.num_pixels :]
+    stands_out = fill[:, 0].abs() > 0.063 + 0.006
+    assert len(fill) > 100 and not stands_out.any()
+
+
 def test_unseen_colours_continue_seen_ones(base, views, head):
     fill = base.code_rows >= len(views.codes)
     back = fill & (base.gaussians.means[:, 2] < -0.07)
