@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 
 from avat3r_ros import native
 from avat3r_ros.capture.hair_color import hair_pixels
+from avat3r_ros.capture.rim import without_spill
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
 from avat3r_ros.mattes import SEEN_MASK, parts_touching
@@ -90,6 +91,7 @@ def crop_heads(
         k = crop_and_resize_intrinsics(fit.intrinsics[view], *square, image_size)
         picture = _resample(images[view], *square, image_size)
         mask = _resample(mattes[view], *square, image_size).clip(0, 1)
+        picture = without_spill(picture, mask)
         vertices = template.vertices(identity, codes[view]).numpy()
         above, hair = _above_neck_cut(vertices, template, k, pose, picture, mask, chin)
         mask = mask * above

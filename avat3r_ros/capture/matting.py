@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
+from avat3r_ros.capture.rim import without_background
 from avat3r_ros.capture.vision_task import VisionTask
 
 NETWORK_SIDE_PX = 256
@@ -156,7 +157,8 @@ def only_one_person(
 def refined_edges(image: np.ndarray, matte: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """Move the wide edge of an enlarged network output onto the image's own edges.
 
-    Two guided filters, from wide and decided to narrow and soft.
+    Two guided filters, from wide and decided to narrow and soft; then what the rim shows of the
+    background goes.
     """
     guide = image.astype(np.float32) / 255.0
     network_px = max(matte.shape) / NETWORK_SIDE_PX
@@ -164,7 +166,8 @@ def refined_edges(image: np.ndarray, matte: Float[np.ndarray, "h w"]) -> Float[n
     radius = max(1, round(SNAP_RADIUS_NETWORK_PX * network_px))
     matte = _stretched(guided_filter(guide, matte, radius, SNAP_EPSILON), SNAP_RANGE)
     radius = max(1, round(SOFT_RADIUS_NETWORK_PX * network_px))
-    return _stretched(guided_filter(guide, matte, radius, SOFT_EPSILON), SOFT_RANGE)
+    matte = _stretched(guided_filter(guide, matte, radius, SOFT_EPSILON), SOFT_RANGE)
+    return without_background(guide, matte, network_px)
 
 
 def guided_filter(
