@@ -199,10 +199,8 @@ def _above_neck_cut(
         certain=(on_scalp | (off_head > 0)) & (mask > 0.9) & over_eyes,
         skin=on_head & ~on_scalp & middle & ~over_eyes,
     )
-    hanging = off_head * hair
-    _, parts = cv2.connectedComponents(cv2.erode(hanging, disc))
-    from_above = np.setdiff1d(parts[over_chin > HANGS_FROM_M], 0)
-    hanging *= cv2.dilate(np.isin(parts, from_above).astype(np.uint8), disc)
-    hair &= ~((off_head > 0) & (over_chin < HANGS_FROM_M)) | (hanging > 0)
+    from_above = over_chin > HANGS_FROM_M
+    hanging = parts_touching(cv2.erode(off_head * hair, disc) > 0, from_above)
+    hair &= (off_head == 0) | from_above | (cv2.dilate(hanging.astype(np.uint8), disc) > 0)
     clothes = (off_head > 0) & ~hair & (over_chin < CLOTHES_ABOVE_CHIN_M)
     return np.where(clothes, 0.0, above).astype(np.float32), hair

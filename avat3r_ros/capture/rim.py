@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
+from avat3r_ros.mattes import SEEN_MASK
+
 RIM, AROUND = 1.5, 2.5
 """Half width of the rim of a network's matte, and the reach of the means on either side of it, in
 pixels of that network."""
@@ -77,7 +79,7 @@ def without_spill(
 
 def _to_outline(matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels from the outline, inside (0 outside) and outside (0 inside)."""
-    head = (matte > 0.5).astype(np.uint8)
+    head = (matte > SEEN_MASK).astype(np.uint8)
     return tuple(
         cv2.distanceTransform(part, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) for part in (head, 1 - head)
     )

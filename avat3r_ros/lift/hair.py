@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from avat3r_ros.lift.long_hair import hanging_hair
 from avat3r_ros.lift.photo import PhotoOnHead
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.priors.hair import MAX_THICKNESS_M, observe_hair
@@ -95,7 +96,8 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     even = follow(np.zeros((count, 1)), followed(0), np.ones(count), photo.laplacian, EVENNESS)
     present = hairy & (even[:, 0] > 0.5)
     metres = (followed(1)[:, 0] * THICKNESS_UNIT_M).clip(0, MAX_THICKNESS_M)
-    return Shell(present, np.where(present, metres, 0.0))
+    thickness_m = np.maximum(np.where(present, metres, 0.0), hanging_hair(photo))
+    return Shell(present | (thickness_m > 0), thickness_m)
 
 
 def _hairy(template: HeadTemplate) -> Bool[np.ndarray, "v"]:

@@ -129,7 +129,7 @@ class _WholeHead:
         self.photo, self.looks, self.chin = photo, looks, chin
         self.mirror = mirrored_vertices(photo.template)
         self.shell = find_hair(photo, looks.hair)
-        photo.view.draw(self.shell.thickness_m[:, None] * photo.normals)
+        photo.draw_hair(self.shell.thickness_m)
         photo.leave_out(self._clothes())
         self.seen, colors = photo.look()
         same = self.shell.present == self.shell.present[self.mirror]

@@ -28,7 +28,8 @@ class PhotoOnHead:
     Attributes:
         template: The head model.
         view: The head in the photo; bald until hair is drawn over it.
-        normals: (v, 3) coarse outward normals.
+        normals: (v, 3) coarse outward normals of the bald head.
+        surface_normals: (v, 3) the same of what is drawn.
         laplacian: Of the template's mesh.
         log_photo: (h, w, 3) log sRGB, the background taken off.
         solid: (h, w) which pixels show the head alone.
@@ -42,7 +43,8 @@ class PhotoOnHead:
         """
         self.template = template
         self.laplacian = graph_laplacian(len(template.neutral), template.triangles.numpy())
-        self.normals = template.coarse_normals(crops.identity).numpy()
+        self.identity = crops.identity
+        self.normals = self.surface_normals = template.coarse_normals(crops.identity).numpy()
         self.view = ReferenceView(crops, template, 0)
         alpha = self.view.mask
         rgb = crops.images[0].movedim(0, -1).double().numpy()
@@ -61,6 +63,14 @@ class PhotoOnHead:
         """Median log colour of the face."""
         return np.median(self.log_photo[self.solid & self.shows("skin")], axis=0)
 
+    def draw_hair(self, thickness_m: Float[np.ndarray, "v"]) -> None:
+        """Draw hair of this thickness over the bald head."""
+        offset = thickness_m[:, None] * self.normals
+        self.view.draw(offset)
+        self.surface_normals = self.template.coarse_normals(
+            self.identity, torch.from_numpy(offset).float()
+        ).numpy()
+
     def leave_out(self, pixels: Bool[np.ndarray, "h w"]) -> None:
         """Take pixels for background from now on."""
         self.view.mask = np.where(pixels, 0.0, self.view.mask)
@@ -71,7 +81,7 @@ class PhotoOnHead:
         view = self.view
         on = view.on_mesh
         corners = view.triangles[view.ids[on]]
-        normals = mix(self.normals, corners, view.weights[on].astype(np.float64))
+        normals = mix(self.surface_normals, corners, view.weights[on].astype(np.float64))
         outer = self.template.region_mask(*OUTER_REGIONS).numpy()[view.ids[on]]
         smeared = ~on
         smeared[on] = outer & (view.facing(view.points[on], normals) < NO_FACING)
@@ -91,7 +101,7 @@ class PhotoOnHead:
         vertices = torch.from_numpy(view.vertices)
         fine = self.template.vertex_normals(vertices).double().numpy()
         facing = np.minimum(
-            view.facing(view.vertices, fine), view.facing(view.vertices, self.normals)
+            view.facing(view.vertices, fine), view.facing(view.vertices, self.surface_normals)
         )
         trust = _smoothstep((facing - NO_FACING) / (FULL_FACING - NO_FACING))
         return self.narrowed(trust, shown > MIN_SHOWN), total / np.maximum(weight, 1e-9)[:, None]

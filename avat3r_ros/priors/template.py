@@ -63,7 +63,12 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
     else:
         thickness = hair_thickness(views, template, normals)
     if thickness.any():
-        in_threads(lambda view: view.draw(thickness[:, None] * normals), views)
+        offset = thickness[:, None] * normals
+        in_threads(lambda view: view.draw(offset), views)
+        if crops.hair_thickness_m is not None:
+            normals = template.coarse_normals(
+                crops.identity, torch.from_numpy(offset).float()
+            ).numpy()
     place_free_hair(views)
     num_photos = len(views) - crops.num_guessed
     for view in views[num_photos:]:

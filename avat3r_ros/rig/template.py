@@ -133,14 +133,21 @@ class HeadTemplate:
             normals = normals.index_add(-2, self.triangles[:, k], face_normals)
         return torch.nn.functional.normalize(normals, dim=-1, eps=1e-20)
 
-    def coarse_normals(self, identity: Float[Tensor, "k"]) -> Float[Tensor, "v 3"]:
+    def coarse_normals(
+        self, identity: Float[Tensor, "k"], offset: Float[Tensor, "v 3"] | None = None
+    ) -> Float[Tensor, "v 3"]:
         """Outward unit normals of the resting head, averaged over their surroundings, float64.
 
         Hair stands along these, and views claim surfaces by them: with the fine normals of ears and
         lips either would fall into patches.
+
+        Args:
+            identity: Of the head.
+            offset: Moves its vertices, as to the surface of its hair; metres.
         """
         triangles = self.triangles
-        normals = self.vertex_normals(self.vertices(identity))
+        vertices = self.vertices(identity)
+        normals = self.vertex_normals(vertices if offset is None else vertices + offset)
         count = torch.zeros(len(normals)).index_add(
             0, triangles.flatten(), torch.ones(triangles.numel())
         )

@@ -48,8 +48,8 @@ def test_the_wall_does_not_colour_the_rim():
 def test_where_head_and_wall_look_alike_nothing_is_told(behind):
     image, true = photo(behind=behind)
     given = wide(true)
-    assert np.abs(without_background(image, given, 4.0) - given).max() < 0.05
-    assert np.abs(without_spill(image, true) - image).max() < 0.05
+    assert np.abs(without_background(image, given, 4.0) - given).max() < 0.07
+    assert np.abs(without_spill(image, true) - image).max() < 0.07, "less than among strands"
 
 
 def test_a_matte_without_an_outline_stays():

@@ -1,5 +1,8 @@
 """One photo lifted by the learned head, against what the drawn person truly looks like."""
 
+import dataclasses
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from avat3r_ros.geometry import (
 )
 from avat3r_ros.lift import heads
 from avat3r_ros.priors.template import position_maps
+from avat3r_ros.priors.view import ReferenceView
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.rig.looks import mirrored_vertices
 from avat3r_ros.types import Camera, HeadCrops
@@ -177,3 +181,36 @@ def test_a_photo_without_a_face_is_refused(person, template):
     given.masks.zero_()
     with pytest.raises(ValueError, match="nothing of the face"):
         heads.lift(given, template)
+
+
+def with_curtain(crops, template, width_m, color):
+    """The photo with hair beside both cheeks, from eye level down."""
+    view = ReferenceView(crops, template, 0)
+    beside = cv2.distanceTransform((~view.on_mesh).astype(np.uint8), cv2.DIST_L2, 5)
+    y = view.points[..., 1]
+    near = ~view.on_mesh & (beside * view.pixel_size_m() < width_m)
+    curtain = torch.from_numpy(near & (y < 0.01) & (y > -0.12))
+    images = torch.where(curtain, torch.tensor(color)[:, None, None], crops.images[0])[None]
+    masks = torch.where(curtain, torch.tensor(1.0), crops.masks[0])[None]
+    return dataclasses.replace(crops, images=images, masks=masks, hair=curtain[None, None])
+
+
+@pytest.mark.parametrize(
+    ("width_m", "like_hair", "hangs"),
+    [(0.03, True, True), (0.01, True, False), (0.03, False, False)],
+)
+def test_long_hair_hangs_around_the_neck(person, template, width_m, like_hair, hangs):
+    """Else it is cut off at the ears. What is narrow or looks like skin is an ear."""
+    crops = photo(person, 0)
+    above = crops.masks[0, 0] > 0.9
+    above[SIZE // 4 :] = False
+    color = crops.images[0][:, above].mean(1) if like_hair else crops.images[0][:, 100, 96]
+    lifted = heads.lift(with_curtain(crops, template, width_m, color.tolist()), template)
+    neck = template.region_vertices("neck")
+    rest = template.neutral[neck]
+    nape = neck[((rest[:, 2] < -0.11) & (rest[:, 1] > -0.1)).numpy()]
+    assert (lifted.hair_thickness_m[nape].median() > 0.02) == hangs
+    behind = heads.DIRECTIONS_DEG.index((180, 0)) + 1
+    row = SIZE // 2 + round(0.08 / 0.32 * SIZE)  # 8 cm below the eyes
+    width = float(lifted.masks[behind, 0, row].sum()) * 0.32 / SIZE
+    assert (width > 0.18) == hangs
