@@ -28,7 +28,7 @@ from torch import Tensor
 from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
-from avat3r_ros.mattes import SEEN_MASK
+from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import paint_teeth
 from avat3r_ros.model.teeth_reach import measure_teeth, shifted_teeth
@@ -169,7 +169,7 @@ def fill_unseen_surfaces(
     backing &= torch.arange(len(faces)) % BACKING_SHARE == 0
     keep = ~covered | backing
     keep &= _ever_visible(placed, template, group)[faces]
-    outside_px, flattened = _outside_mattes(views, template, faces, weights, hair)
+    outside_px, flattened = _outside_mattes(views, template, faces, weights, hair, footprint_m)
     excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
     may_sink = (group[faces] == SKIN) & ~covered
     keep &= excess_m <= SINK_MARGIN_M * may_sink
@@ -348,7 +348,12 @@ def _covered(
 
 
 def _outside_mattes(
-    views: ReferenceViews, template: HeadTemplate, faces: Tensor, weights: Tensor, hair: Tensor
+    views: ReferenceViews,
+    template: HeadTemplate,
+    faces: Tensor,
+    weights: Tensor,
+    hair: Tensor,
+    footprint_m: float,
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
     """How far each point is outside the matte that denies it most, pixels; and how flattened.
 
@@ -360,6 +365,10 @@ def _outside_mattes(
         torch.from_numpy(distance_transform_edt(mask.numpy() <= SEEN_MASK))
         for mask in views.masks[:, 0]
     ]
+    for row, vertices in enumerate(heads[:, template.region_vertices(*FACE_REGIONS)]):
+        x, y, in_picture = pixels_under(views.cameras[row], vertices)
+        if misses_face((outside[row][y, x] * in_picture * footprint_m).numpy()):
+            outside[row] = torch.zeros_like(outside[row])
 
     def distance(flattened: float, faces: Tensor, weights: Tensor) -> Float[Tensor, "n"]:
         farthest = torch.full((len(faces),), -1.0)

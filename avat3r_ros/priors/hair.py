@@ -88,6 +88,7 @@ def hair_thickness(
         )[:, 0]
         return np.where(hairy, thickness.clip(0, MAX_THICKNESS_M), 0.0)
 
+    views = [view for view in views if not view.matte_fails] or views
     seen = [observe_hair(view, normals, outer, hairy) for view in views]
     total, count = (np.sum(values, 0) for values in zip(*seen, strict=True))
     if not (total > 0).any():

@@ -8,7 +8,7 @@ from scipy.ndimage import distance_transform_edt
 
 from avat3r_ros import native
 from avat3r_ros.geometry import invert_pose
-from avat3r_ros.mattes import SEEN_MASK
+from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import HeadCrops
 
@@ -37,6 +37,7 @@ class ReferenceView:
             the mesh next to it.
         on_mesh: Where `ids` is not -1.
         bonus: Advantage of this view over the others.
+        matte_fails: It misses part of the face: where it is empty the head may still be.
         guessed: Not a photo: where it is empty the head may still be.
     """
 
@@ -57,6 +58,9 @@ class ReferenceView:
         self._drawn = template.triangles_without_lashes().int().numpy()
         self._rays, self._skull_depth = self._beside_skull()
         self.vertices = template.vertices(crops.identity, crops.codes[index]).numpy()
+        face = self.vertices[template.region_vertices(*FACE_REGIONS)].astype(np.float64)
+        row, column, inside, _ = self.pixels_of(face)
+        self.matte_fails = misses_face(self._outside_m()[row, column] * inside)
         self.draw()
 
     def draw(self, offset: np.ndarray | None = None) -> None:
@@ -82,7 +86,13 @@ class ReferenceView:
 
     @cached_property
     def outside_m(self) -> np.ndarray:
-        """How far outside the matte, as it was when first asked, each pixel is, metres."""
+        """How far outside the matte, as it was when first asked, each pixel is, metres.
+
+        Nothing is outside a matte that fails.
+        """
+        return np.zeros_like(self.mask) if self.matte_fails else self._outside_m()
+
+    def _outside_m(self) -> np.ndarray:
         background = (self.mask <= SEEN_MASK).astype(np.uint8)
         outside = cv2.distanceTransform(background, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         return outside * self.pixel_size_m()

@@ -264,6 +264,18 @@ def test_hair_that_a_reference_denies_lies_flatter(head, template):
     assert len(fill) > 100 and not stands_out.any()
 
 
+def test_a_matte_that_misses_half_the_face_denies_nothing(head, template):
+    """A half in the dark is no background: the back of the head would be open there."""
+    views = head.fake_views(template)
+    views.masks[0, :, :, :16] = 0.0
+    views.confidence[0, :, :, :16] = 0.0
+    base = build_base_guess(views, CONFIG, template)
+    fill = base.gaussians.means[base.num_pixels :]
+    back = fill[fill[:, 2] < -0.07]
+    left, right = (back[:, 0] < -0.02).sum(), (back[:, 0] > 0.02).sum()
+    assert right > 20 and left > 0.7 * right
+
+
 def test_unseen_colours_continue_seen_ones(base, views, head):
     fill = base.code_rows >= len(views.codes)
     back = fill & (base.gaussians.means[:, 2] < -0.07)

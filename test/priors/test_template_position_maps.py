@@ -90,6 +90,14 @@ def test_exact_fit_gives_the_rasterized_mesh(template):
         assert np.abs(pixel - np.stack([column + 0.5, row + 0.5], 1)).max() < 0.05
 
 
+def test_a_matte_that_misses_half_the_face_says_nothing_of_the_background(template):
+    crops = make_crops(template, [0])
+    assert ReferenceView(crops, template, 0).outside_m.max() > 0.01
+    crops.masks[..., : SIZE // 2] = 0
+    view = ReferenceView(crops, template, 0)
+    assert view.matte_fails and view.outside_m.max() == 0
+
+
 def test_points_find_their_pixel_again(template):
     view = ReferenceView(make_crops(template, [20]), template, 0)
     row, column = np.nonzero(view.on_mesh)
