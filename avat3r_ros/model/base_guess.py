@@ -4,6 +4,8 @@
     HeadTemplate ──── surfaces no reference shows ───► template Gaussians (template_fill.py) ────┤
                                                                                                  ▼
                               order: pixels that stay | pixels that move | template that moves | …
+                                                                                                 ▼
+                              what lies outside other photos' outlines moves or fades (outlines.py)
 
 `motion_prior="none"` is the paper's coloured position cloud: round, motionless, pixels only.
 """
@@ -24,8 +26,9 @@ from avat3r_ros.geometry import (
 )
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.config import Avat3rConfig
+from avat3r_ros.model.outlines import within_outlines
 from avat3r_ros.model.pixel_choice import misread_pixels
-from avat3r_ros.model.rig_motion import BaseGuess, facing_quats_wxyz
+from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
 from avat3r_ros.model.template_fill import (
     TemplateGaussians,
     fill_unseen_surfaces,
@@ -148,9 +151,13 @@ def build_base_guess(
         hair,
     )
     folds = unfolding_triangles(template, views.identity.float())
-    return _assemble(
+    base = _assemble(
         views, seen, view_rows, pixels, triangle_ids, barycentrics, kinds, fill, moves, folds
     )
+    if not config.position_skip:
+        return base
+    motion = RigMotion.of_person(base, views.identity, template)
+    return within_outlines(base, motion, views, template)
 
 
 def hair_over_vertices(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "nv 3"]:

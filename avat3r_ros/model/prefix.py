@@ -61,13 +61,7 @@ def make_motion(
         return None
     if template is None:
         raise ValueError("motion_prior='template' needs the head template, got None")
-    device = base.gaussians.means.device
-    return RigMotion(
-        base,
-        template.vertices(identity.float().to(template.neutral.device)).to(device),
-        template.triangles.to(device),
-        template.expression_basis.to(device),
-    )
+    return RigMotion.of_person(base, identity, template)
 
 
 def subset_prefix(prefix: Prefix, indices: Int[Tensor, "k"]) -> Prefix:

@@ -27,6 +27,7 @@ from avat3r_ros.geometry import (
     quats_wxyz_from_matrices,
 )
 from avat3r_ros.model.fill_motion import Lenders, nearest_pixels
+from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians
 
 MIN_STRETCH, MAX_STRETCH = 0.3, 4.0
@@ -200,6 +201,19 @@ class RigMotion:
         scales = base.gaussians.scales[base.deforming_start : base.moving_stop, :2]
         self._min_axis = MIN_STRETCH * scales.amin(-1)
         self._max_axis = MAX_STRETCH * scales.amax(-1)
+
+    @classmethod
+    def of_person(
+        cls, base: BaseGuess, identity: Float[Tensor, "k"], template: HeadTemplate
+    ) -> "RigMotion":
+        """Return the rig of a person of the head template; on the base guess's device."""
+        device = base.gaussians.means.device
+        return cls(
+            base,
+            template.vertices(identity.float().to(template.neutral.device)).to(device),
+            template.triangles.to(device),
+            template.expression_basis.to(device),
+        )
 
     def for_base(self, base: BaseGuess) -> "RigMotion":
         """Return the same person's rig for another base guess."""

@@ -19,6 +19,7 @@ from avat3r_ros.data.sampling import TRAINING_SEEDS
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.evidence import cross_view_evidence
 from avat3r_ros.model.inputs import shown_patches
+from avat3r_ros.model.outlines import within_outlines
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.people import TrainingPerson, make_person, on_device, shared_pixels
@@ -152,6 +153,10 @@ class Crowd:
         rng = np.random.default_rng([one.seed, 0xD15])
         if rng.random() < self._perturbation.share:
             one = perturbed(one, self._perturbation, rng)
+            motion = make_motion(one.base, one.views.identity, self._template, config)
+            if motion is not None and config.position_skip:  # as in the base guesses of use
+                base = within_outlines(one.base, motion, one.views, self._template)
+                one = replace(one, base=base)
         one = on_device(one, self._device)
         motion = make_motion(one.base, one.views.identity, self._template, config)
         evidence = None

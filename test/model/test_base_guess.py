@@ -9,6 +9,7 @@ from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import matrices_from_quats_wxyz
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import FADE_DISTANCE_M, build_base_guess
+from avat3r_ros.model.outlines import OFFSETS_M
 from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
@@ -50,7 +51,10 @@ def test_every_confident_pixel_outside_the_mouth_becomes_one_gaussian(base, view
     flat = views.images.permute(0, 2, 3, 1).reshape(-1, 3)
     assert torch.equal(base.gaussians.colors[pixels], flat[base.pixel_indices])
     flat = views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)
-    assert torch.equal(base.gaussians.means[pixels], flat[base.pixel_indices])
+    shift = (base.gaussians.means[pixels] - flat[base.pixel_indices]).norm(dim=-1)
+    # A few move to where the other photos' outlines allow them to be.
+    assert shift.max() <= max(OFFSETS_M) + 1e-6
+    assert (shift == 0).float().mean() > 0.5
 
 
 def test_pixels_below_the_threshold_are_left_out(views, template):

@@ -1,0 +1,94 @@
+"""Heads that are too fat: what the outlines of the other photos say of it."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from avat3r_ros.data.sampling import training_sample
+from avat3r_ros.model import preset
+from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.evidence import rays_to_cameras
+from avat3r_ros.model.outlines import within_outlines
+from avat3r_ros.model.prefix import make_motion
+from avat3r_ros.rendering import render_gaussians
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.references import person_from_sample
+from avat3r_ros.types import SurfaceBinding
+
+CONFIG = preset("debug")
+
+
+@pytest.fixture(scope="module")
+def template():
+    return HeadTemplate.load()
+
+
+@pytest.fixture(scope="module")
+def person(template):
+    """Exact references of a drawn person, three views of 64 pixels."""
+    sample = training_sample(5, template, image_size=64, num_photos=3, num_codes=1)
+    return person_from_sample(sample, 64, "exact", template).views
+
+
+def moved(base, views, metres):
+    means = base.gaussians.means.clone()
+    means[: base.num_pixels] += metres * rays_to_cameras(base, views.cameras)
+    return dataclasses.replace(base, gaussians=dataclasses.replace(base.gaussians, means=means))
+
+
+def corrected(base, views, template):
+    motion = make_motion(base, views.identity, template, CONFIG)
+    return within_outlines(base, motion, views, template)
+
+
+def share_beside(base, views):
+    """Pixels drawn beside the head, as a share of the head, in the photos' own cameras."""
+    alpha = render_gaussians(base.gaussians, views.cameras).alpha
+    return float(((alpha > 0.5) & (views.masks < 0.5)).sum() / (views.masks > 0.5).sum())
+
+
+def test_a_head_that_is_too_fat_is_brought_back(person, template):
+    fat = moved(build_base_guess(person, CONFIG, template), person, 0.012)
+    better = corrected(fat, person, template)
+    assert share_beside(fat, person) > 0.03
+    assert share_beside(better, person) < 0.75 * share_beside(fat, person)
+    shift = better.gaussians.means - fat.gaussians.means
+    along = (shift[: fat.num_pixels] * rays_to_cameras(fat, person.cameras)).sum(-1)
+    assert along.mean() < -0.0005, "pixels go back to where they belong, away from the camera"
+    assert torch.allclose(along.abs(), shift[: fat.num_pixels].norm(dim=-1), atol=1e-6)
+
+
+def test_what_lies_right_stays(person, template):
+    base = build_base_guess(person, CONFIG, template)
+    again = corrected(base, person, template)
+    shift = (again.gaussians.means - base.gaussians.means).norm(dim=-1)
+    assert shift.mean() < 0.0005
+    lost = base.gaussians.opacities - again.gaussians.opacities
+    assert lost.min() >= 0
+    assert lost.mean() < 0.02
+
+
+def test_what_cannot_be_there_fades(person, template):
+    base = build_base_guess(person, CONFIG, template)
+    far = moved(base, person, 0.05)
+    faded = corrected(far, person, template)
+    gone = faded.gaussians.opacities[: base.num_pixels] < 0.05
+    assert gone.float().mean() > 0.04
+    assert torch.equal(faded.gaussians.colors, far.gaussians.colors)
+
+
+def test_one_view_says_nothing_of_itself(person, template):
+    one = dataclasses.replace(
+        person,
+        **{
+            name: getattr(person, name)[:1]
+            for name in ("images", "masks", "position_maps", "confidence", "codes", "cameras")
+        },
+        binding=SurfaceBinding(person.binding.triangle_ids[:1], person.binding.barycentrics[:1]),
+    )
+    base = moved(build_base_guess(one, CONFIG, template), one, 0.01)
+    after = corrected(base, one, template)
+    pixels = slice(0, base.num_pixels)
+    assert torch.equal(after.gaussians.means[pixels], base.gaussians.means[pixels])
+    assert torch.equal(after.gaussians.opacities[pixels], base.gaussians.opacities[pixels])
