@@ -30,7 +30,7 @@ from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.training.face_scores import identity_distance, landmark_distance, tracked
-from avat3r_ros.training.metrics import psnr, ssim
+from avat3r_ros.training.metrics import finite_means, psnr, ssim
 from avat3r_ros.training.textured_mesh import TexturedMesh, nearest_view
 from avat3r_ros.types import Avatar, Camera, ReferenceViews
 
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> int:
         rows += scored
         shown += pictures
     mean = {
-        method: {s: float(np.nanmean([row[method][s] for row in rows])) for s in SCORES}
+        method: dict.fromkeys(SCORES, float("nan"))
+        | finite_means([row[method] for row in rows], SCORES)
         for method in METHODS
     }
     report = {
