@@ -113,13 +113,14 @@ class OperatorAndAudience(Node):
         return self.log.events[-1][0]
 
     def _send(self) -> None:
-        if self.picture is None:
+        picture = self.picture  # the session takes it away from another thread
+        if picture is None:
             return
         nanoseconds = time.time_ns() + int(1e9 * self.clock_ahead_s)
         header = Header(frame_id="camera")
         header.stamp.sec, header.stamp.nanosec = divmod(nanoseconds, 10**9)
-        noise = self._rng.integers(0, 3, (*self.picture.shape[:2], 1), np.uint8)
-        self._images.publish(msg_from_image(self.picture + noise, "rgb8", header))
+        noise = self._rng.integers(0, 3, (*picture.shape[:2], 1), np.uint8)
+        self._images.publish(msg_from_image(picture + noise, "rgb8", header))
 
     def _on_frame(self, msg: Image) -> None:
         grey = image_from_msg(msg)[..., 1]
