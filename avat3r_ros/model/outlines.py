@@ -20,7 +20,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from avat3r_ros.geometry import invert_poses, project_points, transform_points
+from avat3r_ros.geometry import project_points, transform_points
+from avat3r_ros.mattes import SEEN_MASK
+from avat3r_ros.model.evidence import rays_to_cameras
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.framing import height_over_chin_plane
@@ -66,14 +68,13 @@ def within_outlines(
     depth[beyond[~_judged(motion, views, template, beyond)]] = 0.0
 
     outside = (depth[:count] < 0).nonzero()[:, 0]
-    centers = invert_poses(views.cameras.camera_from_head.float())[:, :3, 3]
-    means = base.gaussians.means
-    rays = torch.nn.functional.normalize(centers[rows[outside]] - means[outside], dim=-1)
+    rays = rays_to_cameras(base, views.cameras)
     best, shift = depth[outside], torch.zeros(len(outside))
     for offset in OFFSETS_M:
         found = torch.full_like(best, torch.inf)
         for view, there in enumerate(places):
-            at = _looked_up(inside[view], views.cameras[view], there[outside] + offset * rays)
+            tried = there[outside] + offset * rays[outside]
+            at = _looked_up(inside[view], views.cameras[view], tried)
             found = torch.where(rows[outside] == view, found, torch.minimum(found, at))
         better = (found > best) & (best < 0)
         best, shift = torch.where(better, found, best), torch.where(better, offset, shift)
@@ -82,7 +83,7 @@ def within_outlines(
     shifts = torch.zeros(count)
     shifts[outside] = shift
     shifts = _smooth(shifts, base, len(inside))
-    rays = torch.nn.functional.normalize(centers[rows] - means[:count], dim=-1)
+    means = base.gaussians.means
     means = torch.cat([means[:count] + shifts[:, None] * rays, means[count:]])
     share = (1 + depth / (FADE * size)).clamp(0, 1)
     gaussians = replace(base.gaussians, means=means, opacities=base.gaussians.opacities * share)
@@ -104,7 +105,7 @@ def _judged(
 
 def _distance_inside(mask: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Distance inside the outline, pixels; negative outside."""
-    inside = (mask > 0.5).to(torch.uint8).cpu().numpy()
+    inside = (mask > SEEN_MASK).to(torch.uint8).cpu().numpy()
     into = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     out = cv2.distanceTransform(1 - inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return torch.from_numpy(into - out)
