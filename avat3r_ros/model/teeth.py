@@ -92,7 +92,10 @@ def paint_teeth(
             views, template, shown, reach, faces[mine], weights[mine], upper_edge if row else None
         )
         if bool(known.any()):
-            colors[mine] = _continued(rest[mine], seen, known, colors[mine])
+            light_left = _light_left(rest[mine], views, template)
+            colors[mine] = light_left * _continued(
+                rest[mine], seen / light_left, known, colors[mine] / light_left
+            )
     return colors
 
 
@@ -176,7 +179,7 @@ def _painted(
     light: float,
 ) -> Float[Tensor, "n 3"]:
     """Usual teeth with borders and gums, darker towards the back of the mouth."""
-    upper_edge, lower_edge, front = template_edges(views, template)
+    upper_edge, lower_edge, _ = template_edges(views, template)
     ivory = light * torch.tensor(IVORY) if reach.color is None else reach.color
     across = rest[:, 0].abs().numpy()
     borders = np.where(
@@ -190,5 +193,12 @@ def _painted(
     )
     gums = torch.sigmoid((above_edge - CROWN_M) / GUM_EDGE_M * 2)[:, None]
     colors = (1 - gums) * colors + gums * light * torch.tensor(GUMS)
-    depth = (front - rest[:, 2]).clamp(min=0)
-    return colors * torch.exp(-depth / LIGHT_DEPTH_M).clamp(min=DARKEST_INTERIOR)[:, None]
+    return colors * _light_left(rest, views, template)
+
+
+def _light_left(
+    rest: Float[Tensor, "n 3"], views: ReferenceViews, template: HeadTemplate
+) -> Float[Tensor, "n 1"]:
+    """Share of the light that reaches teeth so deep in the mouth."""
+    depth = (template_edges(views, template)[2] - rest[:, 2]).clamp(min=0)
+    return torch.exp(-depth / LIGHT_DEPTH_M).clamp(min=DARKEST_INTERIOR)[:, None]

@@ -1,7 +1,7 @@
 """How far a person's teeth reach, as smiles in photos show it.
 
-The template's teeth are two plain slabs that meet behind its closed lips. People's upper teeth
-reach lower, each person's by another length:
+The template's teeth are two plain slabs that reach as far as people's do in the mean. Each person's
+reach is another:
 
     bright pixels in opened mouths ─► the run of teeth under the upper lip, over the lower ─► reach
 
@@ -40,12 +40,11 @@ FRONT_M, COLUMN_M = 0.0115, 0.0023
 MIN_COLUMNS, MIN_RUN_M, MAX_LIP_M = 4, 0.002, 0.003
 """A row of teeth is seen in so many columns, is so high, and begins so near to its lip."""
 
-USUAL_UPPER_M = -0.0015
-"""Where the upper teeth end in people without a smile in their photos, over the template's. Ours:
-upper teeth cover the tips of the lower ones."""
-
-UPPER_M, LOWER_M = (-0.006, 0.002), (-0.002, 0.004)
+UPPER_M, LOWER_M = (-0.0035, 0.002), (-0.002, 0.0015)
 """Limits of the shifts."""
+
+OVERBITE_M = 0.003
+"""Lower front teeth reach at most this far above the ends of the upper ones."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def measure_teeth(views: ReferenceViews, template: HeadTemplate) -> TeethReach:
     shown = teeth_pixels(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)[shown]
     if len(colors) < MIN_PIXELS:
-        return TeethReach(USUAL_UPPER_M, 0.0, None)
+        return TeethReach(0.0, 0.0, None)
     mouth = in_mouth(groups_of_pixels(views, template))
     upper_edge, lower_edge, front = template_edges(views, template)
     ends: list[float] = []
@@ -93,13 +92,11 @@ def measure_teeth(views: ReferenceViews, template: HeadTemplate) -> TeethReach:
     if ends:
         upper_m = float(np.median(ends)) - upper_edge
     else:
-        upper_m = min([edge - upper_edge for edge in lips] + [USUAL_UPPER_M])
-    lower_m = float(np.median(tops)) - lower_edge if tops else 0.0
-    return TeethReach(
-        float(np.clip(upper_m, *UPPER_M)),
-        float(np.clip(lower_m, *LOWER_M)),
-        colors.median(0).values,
-    )
+        upper_m = min([edge - upper_edge for edge in lips] + [0.0])
+    upper_m = float(np.clip(upper_m, *UPPER_M))
+    lower_m = float(np.clip(np.median(tops) - lower_edge if tops else 0.0, *LOWER_M))
+    lower_m = min(lower_m, upper_edge + upper_m + OVERBITE_M - lower_edge)
+    return TeethReach(upper_m, lower_m, colors.median(0).values)
 
 
 def shifted_teeth(
@@ -201,8 +198,9 @@ def _runs(
     if upper is not None:
         stop = top - upper * layer_m
         end = (float(stop), bool(stop - bottom > 1.5 * layer_m))
-    through = upper is not None and lower is not None and upper + lower > len(is_teeth)
-    return end, None if lower is None or through else float(bottom + lower * layer_m)
+    # Teeth that fill the opening are the upper ones.
+    apart = upper is not None and lower is not None and upper + lower < len(is_teeth)
+    return end, float(bottom + lower * layer_m) if apart else None
 
 
 def _run(is_teeth: Bool[np.ndarray, "l"], layer_m: float) -> int | None:

@@ -16,19 +16,21 @@ from torch import Tensor
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
 
+SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
+
 REST_WEIGHT = 1e-4
 """Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
 
 INTERIOR_COLORS = {
-    "tongue": (0.62, 0.32, 0.31),
-    "inner_mouth": (0.42, 0.17, 0.17),
+    "tongue": (0.66, 0.37, 0.36),
+    "inner_mouth": (0.46, 0.19, 0.18),
     "eye": (0.86, 0.84, 0.82),
     "eye_sockets": (0.36, 0.22, 0.20),
 }
 """sRGB under full light (ours, by eye)."""
 
-INTERIOR_LIGHT_DEPTH_M = 0.03
-"""Behind the front teeth, light falls by 1/e over this depth."""
+INTERIOR_LIGHT_DEPTH_M = 0.025
+"""Behind its front, tongue and throat lose light by 1/e over this depth."""
 
 DARKEST_INTERIOR = 0.12
 
@@ -42,8 +44,6 @@ farther on they are white."""
 
 EYE_SOFTNESS_M = 3e-4
 """Added to the distances by which they are mixed."""
-
-SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
 
 
 def surface_groups(template: HeadTemplate) -> Int[Tensor, "f"]:
@@ -130,12 +130,12 @@ def fill_colors(
         (SOCKET, "eye_sockets"),
     ):
         colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
-    interior = in_mouth(group[faces]) & (group[faces] != TEETH)
-    if bool(interior.any()):
-        depth = surface_points(neutral, template, faces, weights)[:, 2]
-        front = depth[in_mouth(group[faces])].max()
-        behind = (front - depth[interior]).clamp(min=0) / INTERIOR_LIGHT_DEPTH_M
-        colors[interior] *= torch.exp(-behind).clamp(min=DARKEST_INTERIOR)[:, None]
+    for kind in (TONGUE, INNER_MOUTH):
+        mine = group[faces] == kind
+        if bool(mine.any()):
+            depth = surface_points(neutral, template, faces[mine], weights[mine])[:, 2]
+            light_left = torch.exp((depth - depth.max()) / INTERIOR_LIGHT_DEPTH_M)
+            colors[mine] *= light_left.clamp(min=DARKEST_INTERIOR)[:, None]
     on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
     hidden = group[faces] == EYE
     if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):

@@ -38,6 +38,7 @@ from avat3r_ros.model.template_colors import (
     TEETH,
     brightness,
     fill_colors,
+    in_mouth,
     photo_light,
     saturation,
     surface_groups,
@@ -73,6 +74,9 @@ TEETH_SPACING = 0.9
 
 LID_SIGMA = 1.0
 """The same on unfolding lids: bright eyes shine through the smallest gap."""
+
+INTERIOR_SIGMA = 1.0
+"""The same on tongue and cheeks' inside, which fold and stretch far."""
 
 EYE_SURROUNDINGS_M, LID_BRIGHTNESS, LID_SATURATION = 0.03, 0.85, 0.8
 """Pixels this near to the middle of an eye that are darker or greyer than these shares of the face
@@ -186,6 +190,7 @@ def fill_unseen_surfaces(
     normals = torch.nn.functional.normalize(triangle_normals(corners), dim=-1)
     size = torch.where(_is_fine(template), FILL_SIGMA, BROAD_SIGMA)
     size[folds] = LID_SIGMA
+    size[in_mouth(group) & (group != TEETH)] = INTERIOR_SIGMA
     sigma = size[faces] * spacing[faces]
     lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
     colors = fill_colors(

@@ -10,8 +10,14 @@ from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.model.teeth import GUMS, paint_teeth
-from avat3r_ros.model.teeth_reach import USUAL_UPPER_M, measure_teeth, shifted_teeth
-from avat3r_ros.model.template_colors import TEETH, surface_groups, surface_points
+from avat3r_ros.model.teeth_reach import is_lower, measure_teeth, shifted_teeth
+from avat3r_ros.model.template_colors import (
+    TEETH,
+    groups_of_pixels,
+    in_mouth,
+    surface_groups,
+    surface_points,
+)
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, ReferenceViews, SurfaceBinding
 
@@ -79,7 +85,7 @@ def middles(template):
     return faces, torch.full((len(faces), 3), 1 / 3)
 
 
-@pytest.mark.parametrize("upper_m, lower_m", [(0.0, 0.0), (-0.004, 0.0), (-0.002, 0.003)])
+@pytest.mark.parametrize("upper_m, lower_m", [(0.0, 0.0), (-0.003, 0.0), (0.001, 0.001)])
 def test_a_smile_tells_how_far_both_rows_reach(template, upper_m, lower_m):
     reach = measure_teeth(photos(template, [arkit_code(**SMILE)], upper_m, lower_m), template)
     assert reach.upper_m == pytest.approx(upper_m, abs=1e-3)
@@ -93,20 +99,43 @@ def test_nothing_is_read_from_a_shut_mouth_or_a_dark_one(template):
         photos(template, [arkit_code(**SMILE)], teeth=False),
     ):
         reach = measure_teeth(views, template)
-        assert (reach.upper_m, reach.lower_m) == (USUAL_UPPER_M, 0.0) and reach.color is None
+        assert (reach.upper_m, reach.lower_m) == (0.0, 0.0) and reach.color is None
 
 
 def test_teeth_that_fill_the_opening_reach_at_least_so_far(template):
     """The mouth is only opened by 6 mm: what the lip hides may be longer."""
     half_open = arkit_code(mouthUpperUp=0.5, mouthLowerDown=0.2, jawOpen=0.2)
-    longer = measure_teeth(photos(template, [half_open], upper_m=-0.006), template)
-    assert -0.006 <= longer.upper_m < USUAL_UPPER_M - 5e-4
+    longer = measure_teeth(photos(template, [half_open], upper_m=-0.004), template)
+    assert -0.004 <= longer.upper_m < -5e-4
+
+
+def test_upper_teeth_that_begin_in_shadow_and_touch_the_lower_lip_are_not_the_lower_row(template):
+    views = photos(template, [arkit_code(mouthUpperUp=1.0, jawOpen=0.2)], upper_m=-0.0035)
+    rows = in_mouth(groups_of_pixels(views, template))[0].any(1).nonzero()[:, 0]
+    shadow = torch.zeros(SIZE, dtype=torch.bool)
+    shadow[rows[: len(rows) // 2]] = True
+    shadow = shadow[:, None] & in_mouth(groups_of_pixels(views, template))[0]
+    views.images[0][:, shadow] = torch.tensor(DARK)[:, None]
+    assert measure_teeth(views, template).lower_m == 0
+
+
+def test_parted_lips_show_upper_teeth_and_a_wide_open_mouth_its_throat(template):
+    def shown(jaw):
+        views = photos(template, [arkit_code(jawOpen=jaw)])
+        ids = views.binding.triangle_ids
+        return ids[ids >= 0]
+
+    teeth, lower = template.region_mask("teeth"), is_lower(template)
+    parted, wide = shown(0.2), shown(1.0)
+    upper_pixels = int((teeth & ~lower)[parted].sum())
+    assert upper_pixels > 3 * int((teeth & lower)[parted].sum()) and upper_pixels > 20
+    assert int(template.region_mask("inner_mouth")[wide].sum()) > 20
 
 
 def test_the_jaw_takes_the_lower_row_only(template):
     faces, weights = middles(template)
     points = surface_points(template.neutral, template, faces, weights)
-    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], -0.004, 0.002), template)
+    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], -0.003, 0.001), template)
     moved = shifted_teeth(points, faces, template, reach) - points
     front = points[:, 2] > -0.02
     points, moved = points[front], moved[front]
@@ -138,8 +167,8 @@ def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
     reach = measure_teeth(views, template)
     colors = paint_teeth(views, template, reach, faces, weights, 1.0)
     points = surface_points(template.neutral, template, faces, weights)
-    tips = (points[:, 1].sub(-0.0716).abs() < 0.006) & (points[:, 2] > -0.012)
-    top = (points[:, 1] > -0.056) & (points[:, 2] > -0.015)
+    tips = (points[:, 1].sub(-0.0743).abs() < 0.006) & (points[:, 2] > -0.012)
+    top = (points[:, 1] > -0.0587) & (points[:, 2] > -0.015)
     back = points[:, 2] < -0.04
     assert tips.any() and top.any() and back.any()
     assert float(colors[tips].mean()) > 0.6
@@ -158,4 +187,4 @@ def test_a_photo_from_aside_says_nothing_of_the_front(template):
             views.cameras, camera_from_head=torch.from_numpy(aside).float()[None]
         ),
     )
-    assert measure_teeth(views, template).upper_m == USUAL_UPPER_M
+    assert measure_teeth(views, template).upper_m == 0
