@@ -2,10 +2,10 @@
 
 A frame is usable when exactly one face is wholly visible with open eyes and a resting mouth, and
 about as sharp as the sharpest face so far; where that is asked for, with no hand before it. Views
-are chosen by direction: one frontal first, then always the one farthest from all chosen ones
-(k-farthest), up to the range where the face can still be tracked well. Sharp and resting faces come
-first: an expression that is photographed has to be taken out of the avatar again, and what the
-tracker did not see of it stays.
+are chosen by direction: one frontal first, one of each side, then always the one farthest from all
+chosen ones (k-farthest), up to the range where the face can still be tracked well. Sharp and
+resting faces come first: an expression that is photographed has to be taken out of the avatar again,
+and what the tracker did not see of it stays.
 
 Directions are where the camera stands seen from the head: yaw positive towards the subject's left.
 A subject who turns to the right shows the camera the left side: yaw grows.
@@ -171,7 +171,8 @@ class FrameSelector:
         level = _level_pitch(usable, self.config)
         directions = np.array([(f.yaw_rad, PITCH_WORTH * (f.pitch_rad - level)) for f in usable])
         quality = np.array([self._quality(f.sharpness, f.activity) for f in usable])
-        return [usable[i] for i in farthest_views(directions, quality, self.num_views)]
+        sides = self.config.wanted_yaw_rad
+        return [usable[i] for i in farthest_views(directions, quality, self.num_views, sides)]
 
     def wanted(self) -> tuple[str, ...]:
         """What is missing, as requests to the person; empty when the views suffice."""
@@ -291,15 +292,22 @@ def face_sharpness(image: np.ndarray, face_box: Sequence[float]) -> float:
 
 
 def farthest_views(
-    directions: Float[np.ndarray, "n 2"], quality: Float[np.ndarray, "n"], count: int
+    directions: Float[np.ndarray, "n 2"],
+    quality: Float[np.ndarray, "n"],
+    count: int,
+    side_rad: float,
 ) -> list[int]:
-    """Choose views that cover the directions: the frontal one first, then k-farthest.
+    """Choose views that cover the directions: a frontal one, one of each side, then k-farthest.
+
+    Without the sides first, chins raised and lowered would be chosen before the second cheek and
+    ear, which no other view shows.
 
     Args:
         directions: Angles from the frontal direction, radians.
         quality: In (0, 1]; a view's distance counts by it: a blurred or active one must be farther
             away.
         count: How many; fewer are returned where there are fewer.
+        side_rad: Views with more yaw than this show a side.
 
     Returns:
         Indices in the order of choice.
@@ -307,9 +315,13 @@ def farthest_views(
     # Quality decides among views that are about equally frontal.
     from_front = np.linalg.norm(directions, axis=1) + QUALITY_WORTH_RAD * (1 - quality)
     chosen = [int(np.argmin(from_front))]
-    while len(chosen) < min(count, len(directions)):
+    anywhere = np.ones(len(directions), bool)
+    sides = [directions[:, 0] > side_rad, directions[:, 0] < -side_rad]
+    for among in [side for side in sides if side.any()] + [anywhere] * count:
+        if len(chosen) == min(count, len(directions)):
+            break
         apart = np.linalg.norm(directions[:, None] - directions[None, chosen], axis=-1).min(1)
-        gain = apart * np.sqrt(quality)
+        gain = np.where(among, apart * np.sqrt(quality), -1.0)
         gain[chosen] = -1.0
         chosen.append(int(np.argmax(gain)))
     return chosen

@@ -204,10 +204,18 @@ def test_memory_is_bounded_and_frames_are_copies(sharp):
 
 def test_farthest_views_prefer_spread_and_then_sharpness():
     directions = np.radians([(0.0, 0), (1, 0), (30, 0), (31, 0), (-30, 0)])
-    assert farthest_views(directions, np.ones(5), 3) == [0, 3, 4]
+    side = np.radians(18)
+    assert farthest_views(directions, np.ones(5), 3, side) == [0, 3, 4]
     quality = np.array([0.5, 1, 1, 0.5, 1])
-    assert farthest_views(directions, quality, 3) == [1, 4, 2]
-    assert len(farthest_views(directions[:2], np.ones(2), 4)) == 2
+    assert farthest_views(directions, quality, 3, side) == [1, 2, 4]
+    assert len(farthest_views(directions[:2], np.ones(2), 4, side)) == 2
+
+
+def test_both_sides_are_chosen_before_raised_and_lowered_chins():
+    directions = np.radians([(0.0, 0), (25, 0), (-22, 0), (0, 40), (0, -40), (-12, 30)])
+    chosen = farthest_views(directions, np.ones(6), 4, np.radians(18))
+    assert chosen[:3] == [0, 1, 2] and chosen[3] in (3, 4)
+    assert set(farthest_views(directions, np.ones(6), 4, np.radians(90))) == {0, 1, 3, 4}
 
 
 def test_bad_settings_and_images_are_refused(sharp):
