@@ -4,8 +4,8 @@ A frame is usable when exactly one face is wholly visible with open eyes and a r
 about as sharp as the sharpest face so far; where that is asked for, with no hand before it. Views
 are chosen by direction: one frontal first, one of each side, then always the one farthest from all
 chosen ones (k-farthest), up to the range where the face can still be tracked well. Sharp and
-resting faces come first: an expression that is photographed has to be taken out of the avatar again,
-and what the tracker did not see of it stays.
+resting faces come first: an expression that is photographed has to be taken out of the avatar
+again, and what the tracker did not see of it stays.
 
 Directions are where the camera stands seen from the head: yaw positive towards the subject's left.
 A subject who turns to the right shows the camera the left side: yaw grows.
