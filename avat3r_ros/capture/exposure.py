@@ -54,11 +54,11 @@ def harmonize_colors(views: ReferenceViews, template: HeadTemplate) -> Reference
             shape=(num_vertices, len(ids)),
         )
         weight = scatter @ np.ones(len(ids))
-        tone, reach = _smooth(diffusion, scatter @ log_colors, weight)
-        claim, claim_reach = _smooth(diffusion, scatter @ confidence[:, None], weight)
-        tones.append(tone)
+        values = np.concatenate([log_colors, confidence[:, None]], 1)
+        smooth, reach = _smooth(diffusion, scatter @ values, weight)
+        tones.append(smooth[:, :3])
         weights.append(reach)
-        claims.append(np.where(claim_reach[:, None] > 0, claim, 0)[:, 0])
+        claims.append(smooth[:, 3])
 
     # A view speaks for a vertex as far as it claims the surface there; a little everywhere it sees,
     # so that a vertex nobody claims is still defined.
@@ -109,8 +109,10 @@ def _smooth(
     diffusion: sparse.csr_matrix, sums: Float[np.ndarray, "n c"], weight: Float[np.ndarray, "n"]
 ) -> tuple[Float[np.ndarray, "n c"], Float[np.ndarray, "n"]]:
     """Blur weighted sums and weights alike, and divide: holes are filled from their rim."""
+    both = np.column_stack([sums, weight])
     for _ in range(SMOOTHING_STEPS):
-        sums, weight = diffusion @ sums, diffusion @ weight
+        both = diffusion @ both
+    sums, weight = both[:, :-1], both[:, -1]
     known = weight > 1e-6
     return np.where(known[:, None], sums / np.maximum(weight, 1e-9)[:, None], 0), weight * known
 
@@ -125,7 +127,7 @@ def _corrected(
     """Apply a per-vertex log gain to one image; the mean gain where it is off the template."""
     ids = views.binding.triangle_ids[view].numpy()
     barycentrics = views.binding.barycentrics[view].numpy()
-    gain = (correction[triangles[ids.clip(min=0)]] * barycentrics[..., None]).sum(-2)
+    gain = np.einsum("hwkc,hwk->hwc", correction[triangles[ids.clip(min=0)]], barycentrics)
     gain = np.where((ids >= 0)[..., None], gain, mean)
     factor = torch.from_numpy(np.exp(gain).astype(np.float32)).permute(2, 0, 1)
     return (views.images[view] * factor).clamp(0, 1)

@@ -39,6 +39,9 @@ SNAP_RADIUS_NETWORK_PX, SNAP_EPSILON, SNAP_RANGE = 4.0, 1e-5, (0.35, 0.70)
 SOFT_RADIUS_NETWORK_PX, SOFT_EPSILON, SOFT_RANGE = 1.0, 1e-4, (0.15, 0.95)
 """Second guided filter: soft again over the width of hair."""
 
+AROUND_EDGES_NETWORK_PX, GRID_PX = 10.0, 12
+"""What the filters see beyond an edge, and the coarsest of their grids that parts keep to."""
+
 TILE_PX = 48
 """Side of the tiles a guided filter works on: only those that the matte's edge crosses."""
 
@@ -90,7 +93,7 @@ class Matting(VisionTask):
             )
         height, width = image.shape[:2]
         if face_box is None:
-            return self._refined(image, None)
+            return self._refined(image, None, np.s_[:height, :width])
         left, top, right, bottom = face_box
         if not (left < right and top < bottom and right > 0 and bottom > 0):
             raise ValueError(f"expected a face box (left, top, right, bottom), got {face_box}")
@@ -106,13 +109,18 @@ class Matting(VisionTask):
             image[y0:y1, x0:x1], y0 - y, y + side - y1, x0 - x, x + side - x1, cv2.BORDER_REPLICATE
         )
         box = (left - x, top - y, right - x, bottom - y)
+        photo = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
         matte = np.zeros((height, width), np.float32)
-        matte[y0:y1, x0:x1] = self._refined(square, box)[y0 - y : y1 - y, x0 - x : x1 - x]
+        matte[y0:y1, x0:x1] = self._refined(square, box, photo)[photo]
         return matte
 
     def _refined(
-        self, image: np.ndarray, face_box: tuple[float, float, float, float] | None
+        self,
+        image: np.ndarray,
+        face_box: tuple[float, float, float, float] | None,
+        wanted: tuple[slice, slice],
     ) -> np.ndarray:
+        """Matte of a picture, refined in a part of it."""
         height, width = image.shape[:2]
         small = cv2.resize(image, (NETWORK_SIDE_PX, NETWORK_SIDE_PX), interpolation=cv2.INTER_AREA)
         # The network is not symmetric; the mean with the mirrored image halves its quirks.
@@ -122,7 +130,12 @@ class Matting(VisionTask):
         factor = min(1.0, REFINED_SIDE_PX / max(width, height))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        matte = refined_edges(guide, cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR))
+        coarse = cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR)
+        rows, columns = (
+            slice(int((part.start or 0) * factor), int(np.ceil(part.stop * factor)) + 1)
+            for part in wanted
+        )
+        matte = refined_edges(guide, coarse, (rows, columns))
         return cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR)
 
     def _segment(self, image: np.ndarray) -> np.ndarray:
@@ -154,15 +167,45 @@ def only_one_person(
     return np.where(to_chosen <= to_others, matte, 0.0).astype(np.float32)
 
 
-def refined_edges(image: np.ndarray, matte: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+def refined_edges(
+    image: np.ndarray,
+    matte: Float[np.ndarray, "h w"],
+    wanted: tuple[slice, slice] = np.s_[:, :],
+) -> Float[np.ndarray, "h w"]:
     """Move the wide edge of an enlarged network output onto the image's own edges.
 
     Two guided filters, from wide and decided to narrow and soft; then what the rim shows of the
     background goes.
+
+    Args:
+        image: RGB uint8.
+        matte: The network's output, enlarged.
+        wanted: Rows and columns to do this in; elsewhere edges stay wide.
     """
-    guide = image.astype(np.float32) / 255.0
     network_px = max(matte.shape) / NETWORK_SIDE_PX
     matte = _stretched(matte, PERSON_RANGE)
+    part = _around_edges(matte, wanted, AROUND_EDGES_NETWORK_PX * network_px)
+    if part is not None:
+        guide = image[part].astype(np.float32) / 255.0
+        matte[part] = _snapped(guide, matte[part], network_px)
+    return matte
+
+
+def _around_edges(
+    matte: np.ndarray, wanted: tuple[slice, slice], margin_px: float
+) -> tuple[slice, slice] | None:
+    """Rows and columns around all places in a wanted part where a matte changes, if any."""
+    margin = int(np.ceil(margin_px / GRID_PX)) * GRID_PX
+    changes = np.zeros(matte.shape, bool)
+    changes[wanted] = cv2.morphologyEx(matte, cv2.MORPH_GRADIENT, np.ones((3, 3)))[wanted] > 0
+    if not changes.any():
+        return None
+    places = [np.flatnonzero(changes.any(axis)) // GRID_PX * GRID_PX for axis in (1, 0)]
+    return tuple(slice(max(at[0] - margin, 0), at[-1] + GRID_PX + margin) for at in places)
+
+
+def _snapped(guide: np.ndarray, matte: np.ndarray, network_px: float) -> np.ndarray:
+    """`refined_edges` of a part of a picture."""
     radius = max(1, round(SNAP_RADIUS_NETWORK_PX * network_px))
     matte = _stretched(guided_filter(guide, matte, radius, SNAP_EPSILON), SNAP_RANGE)
     radius = max(1, round(SOFT_RADIUS_NETWORK_PX * network_px))

@@ -35,7 +35,7 @@ POINTS_PER_VIEW = 150
 SAME_DIRECTION = 0.6
 """Cosine between the outlines' normals from which mesh and matte show the same edge."""
 
-MATTE_BLUR_PX = 1.5
+MATTE_BLUR_PX, BLUR_REACH_PX = 1.5, 8
 BACKGROUND = 0.5
 
 
@@ -93,14 +93,19 @@ def find_outline(
     row, column = np.nonzero(_edge(ids >= 0))
     if not inside.any() or inside.all() or not len(row):
         return _no_outline()
-    distance, normal = _signed_distance(inside, row, column)
-    own_distance, own_normal = _signed_distance(ids >= 0, row, column)
+    reach_px = REACH_M * small_k[0, 0] / camera_from_head[2, 3]
+    # Edges out of reach say nothing: only what is around the mesh is looked at.
+    margin = int(reach_px) + BLUR_REACH_PX
+    top, left = max(row.min() - margin, 0), max(column.min() - margin, 0)
+    around = np.s_[top : row.max() + margin + 1, left : column.max() + margin + 1]
+    place = row - top, column - left
+    distance, normal = _signed_distance(inside[around], *place)
+    own_distance, own_normal = _signed_distance(ids[around] >= 0, *place)
     distance = distance - own_distance  # the pixels' centres lie half a pixel inside the mesh
 
     triangles, barycentrics = ids[row, column], weights[row, column]
     corners = vertices[template.triangles.numpy()[triangles]]
     points = (barycentrics[..., None] * corners).sum(1)
-    reach_px = REACH_M * small_k[0, 0] / camera_from_head[2, 3]
     good = (normal * own_normal).sum(-1) > SAME_DIRECTION
     good &= np.abs(distance) < reach_px
     good &= points[:, 1] > chin[1] - NECK_BELOW_CHIN_M

@@ -255,12 +255,14 @@ class ReprojectionErrors:
         num_identity, num_groups = len(state.identity), len(state.log_focals)
         by_focal = np.zeros((*to_pixel.shape[:2], num_groups), np.float32)
         by_focal[:, :, self.camera_of[view]] = pixels[..., 0]
+        # d(exp(w) p)/dw = -[p]x, so row a of to_pixel becomes p x a.
+        (px, py, pz), (ax, ay, az) = turned.T[..., None], np.moveaxis(to_pixel, 2, 0)
+        by_turn = np.stack([py * az - pz * ay, pz * ax - px * az, px * ay - py * ax], -1)
         return np.concatenate(
             [
                 by_shape[..., :num_identity],
                 by_focal,
-                # d(exp(w) p)/dw = -[p]x, so row a of to_pixel becomes p x a.
-                np.cross(turned[:, None], to_pixel).astype(np.float32),
+                by_turn.astype(np.float32),
                 to_pixel.astype(np.float32),
                 by_shape[..., num_identity:],
             ],

@@ -114,17 +114,19 @@ def _local_colors(
     height, width = where.shape
     step = max(1, int(sigma / 3))
     grid = (max(1, width // step), max(1, height // step))
-    chosen = where.astype(np.float32)
+    weights = where.astype(np.float32)
+    chosen = image * weights[..., None]
 
     def around(sums: np.ndarray) -> np.ndarray:
         small = cv2.resize(sums, grid, interpolation=cv2.INTER_AREA)
         small = cv2.GaussianBlur(small, (0, 0), sigma / step)
         return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)[at]
 
-    weight = around(chosen)
+    weight = around(weights)
     share = np.maximum(weight, 1e-6)
-    mean = around(image * chosen[..., None]) / share[:, None]
-    variance = around((image**2).sum(-1) * chosen) / share - (mean**2).sum(-1)
+    mean = around(chosen) / share[:, None]
+    squares = np.einsum("hwc,hwc->hw", chosen, chosen)
+    variance = around(squares) / share - (mean**2).sum(-1)
     return mean, np.where(weight > 1e-3, np.sqrt(variance.clip(0)), np.inf)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -231,9 +232,10 @@ def _maps(views: ReferenceViews) -> Float[Tensor, "v 9 h w"]:
     side = 2 * round(0.02 * w) + 1
 
     def around(values: Tensor) -> Tensor:
-        half = side // 2
-        values = torch.nn.functional.avg_pool2d(values, (side, 1), 1, (half, 0))
-        return torch.nn.functional.avg_pool2d(values, (1, side), 1, (0, half))
+        planes = values.flatten(0, 1).cpu().numpy()
+        border = cv2.BORDER_CONSTANT
+        means = [cv2.boxFilter(p, -1, (side, side), borderType=border) for p in planes]
+        return torch.from_numpy(np.stack(means)).view(values.shape).to(values)
 
     seen = views.masks > SEEN_MASK
     share = around(seen.float()).clamp(min=1e-3)

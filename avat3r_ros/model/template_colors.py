@@ -89,7 +89,10 @@ def surface_points(
     weights: Float[Tensor, "n 3"],
 ) -> Float[Tensor, "n 3"]:
     """Points at barycentric places of the template's triangles."""
-    return (vertices[template.triangles.long()[faces]] * weights[..., None]).sum(-2)
+    corners = template.triangles[faces].long()
+    return torch.nn.functional.embedding_bag(
+        corners, vertices, mode="sum", per_sample_weights=weights
+    )
 
 
 def fill_colors(

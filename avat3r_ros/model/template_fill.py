@@ -16,6 +16,7 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 Their colours are found in template_colors.py and teeth.py; teeth_reach.py moves the teeth.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ from avat3r_ros.model.template_colors import (
     surface_groups,
     surface_points,
 )
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
 
@@ -275,15 +277,19 @@ def _ever_visible(placed: Tensor, template: HeadTemplate, group: Tensor) -> Bool
     rows = (group != LEFT_OUT).nonzero()[:, 0]
     seen = torch.zeros(len(group), dtype=torch.bool)
     intrinsics = intrinsics_matrix(VIEWER_PX * 0.7 / 0.16, VIEWER_PX / 2, VIEWER_PX / 2)
-    for vertices in placed:
+
+    def shown(vertices: Tensor) -> np.ndarray:
+        """Which of the solid triangles one of the viewers sees."""
+        shown = np.zeros(len(solid) + 1, bool)
         middle = vertices.mean(0).double().numpy() * np.array([0.0, 1.0, 0.0])
-        for yaw in VIEWER_YAWS_RAD:
-            for pitch in VIEWER_PITCHES_RAD:
-                pose = look_at_head(yaw, pitch, 0.7, middle)
-                ids = native.rasterize_mesh(
-                    vertices.numpy(), solid, intrinsics, pose, VIEWER_PX, VIEWER_PX
-                ).triangle_ids
-                seen[rows[torch.from_numpy(np.unique(ids[ids >= 0])).long()]] = True
+        for yaw, pitch in itertools.product(VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD):
+            pose = look_at_head(yaw, pitch, 0.7, middle)
+            shown[native.rasterize_mesh(
+                vertices.numpy(), solid, intrinsics, pose, VIEWER_PX, VIEWER_PX
+            ).triangle_ids] = True  # fmt: skip
+        return shown[:-1]  # the last stands for no triangle, -1
+
+    seen[rows[torch.from_numpy(np.any(in_threads(shown, list(placed)), 0))]] = True
     # A viewer between the tried ones sees a little more: take the neighbours in.
     near = torch.zeros(placed.shape[1], dtype=torch.bool)
     near[template.triangles[seen].flatten().long()] = True

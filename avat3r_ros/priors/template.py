@@ -8,9 +8,9 @@ crops, cameras, codes ──rasterize──► surface point, triangle, barycent
 
 from functools import partial
 
+import cv2
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.parallel import in_threads
@@ -121,14 +121,14 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
     confidence = np.zeros_like(view.mask)
     on = view.on_mesh & (view.mask > 0)
     corners = view.triangles[view.ids[on]]
-    weights = view.weights[on][..., None]
-    coarse = (weights * normals[corners]).sum(1)
+    weights = view.weights[on]
+    coarse = np.einsum("nk,nkc->nc", weights, normals[corners])
     own = view.facing(view.points[on], coarse) + view.bonus
     overlap = np.full(len(own), OVERLAP)
     rival = np.full(len(own), -np.inf)
     for other in views:
         if other is not view:
-            points = (weights * other.vertices[corners]).sum(1)
+            points = np.einsum("nk,nkc->nc", weights, other.vertices[corners])
             score = other.facing(points, coarse) + other.bonus
             score = np.where(other.sees(points), score, -np.inf)
             overlap[score > rival] = GUESSED_OVERLAP if view.guessed or other.guessed else OVERLAP
@@ -143,8 +143,11 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
         return confidence
     # What is off the mesh goes to the view that owns most of the mesh next to it.
     reach = OWNER_RADIUS_M / view.pixel_size_m()
-    owned = gaussian_filter(np.where(on & (confidence > 0.5), 1.0, 0.0), reach, truncate=6)
-    present = gaussian_filter(on.astype(float), reach, truncate=6)
+    side = 2 * round(6 * reach) + 1
+    owned, present = (
+        cv2.GaussianBlur(part.astype(float), (side, side), reach, borderType=cv2.BORDER_REFLECT)
+        for part in (on & (confidence > 0.5), on)
+    )
     supported = (owned > 0.5 * present)[off] | view.free_hair[off]
     for other in views:
         if other is not view and not other.guessed:

@@ -70,7 +70,7 @@ class ReferenceView:
         self.ids, self.weights, self.depth = self.rasterize(self.vertices)
         self.on_mesh = self.ids >= 0
         corners = self.vertices[self.triangles[np.maximum(self.ids, 0)]]
-        self.points = (self.weights[..., None] * corners).sum(-2)
+        self.points = np.einsum("hwk,hwkc->hwc", self.weights, corners)
         depth = self._continued(self._skull_depth)
         self.points[~self.on_mesh] = (self.center + self._rays * depth[..., None])[~self.on_mesh]
 
@@ -127,7 +127,7 @@ class ReferenceView:
         rays = rays @ self.head_from_camera[:3, :3].T
         start = (self.center - SKULL_CENTER_HEAD_M) / SKULL_RADII_M
         scaled = rays / SKULL_RADII_M
-        return rays, -(scaled @ start) / (scaled**2).sum(-1)
+        return rays, -(scaled @ start) / np.einsum("hwc,hwc->hw", scaled, scaled)
 
     def _continued(self, depth: np.ndarray) -> np.ndarray:
         """Near the mesh, the depth of what is off it continues that of the nearest mesh pixel."""
@@ -157,4 +157,4 @@ class ReferenceView:
         """Cosine of the angle at which this view sees surface points, (n,)."""
         to_camera = self.center - points
         to_camera = to_camera / np.linalg.norm(to_camera, axis=-1, keepdims=True)
-        return (normals * to_camera).sum(-1)
+        return np.einsum("nc,nc->n", normals, to_camera)

@@ -37,4 +37,11 @@ def follow(
     """
     system = smoothness * laplacian + sparse.diags(weights + rest_weight)
     gap = np.where(weights[:, None] > 0, observed - guide, 0.0)
-    return guide + splu(system.tocsc()).solve(weights[:, None] * gap)
+    # The system is symmetric, which its elimination is faster for.
+    solver = splu(
+        system.tocsc(),
+        permc_spec="MMD_AT_PLUS_A",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    return guide + solver.solve(weights[:, None] * gap)

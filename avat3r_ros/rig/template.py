@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
+from scipy import sparse
 from torch import Tensor
 
 from avat3r_ros.expression import ARKIT_52
@@ -145,20 +146,20 @@ class HeadTemplate:
             identity: Of the head.
             offset: Moves its vertices, as to the surface of its hair; metres.
         """
-        triangles = self.triangles
         vertices = self.vertices(identity)
         normals = self.vertex_normals(vertices if offset is None else vertices + offset)
-        count = torch.zeros(len(normals)).index_add(
-            0, triangles.flatten(), torch.ones(triangles.numel())
+        normals = normals.double().numpy()
+        triangles = self.triangles.numpy()
+        rows = np.repeat(np.arange(len(triangles)), 3)
+        corners = sparse.csr_matrix(
+            (np.ones(triangles.size), (rows, triangles.ravel())), (len(triangles), len(normals))
         )
+        around = (corners.T @ corners).tocsr()  # lengths do not matter
         for _ in range(NORMAL_SMOOTHING_STEPS):
-            means = normals[triangles].mean(1, keepdim=True).expand(-1, 3, -1)
-            total = torch.zeros_like(normals).index_add(
-                0, triangles.flatten(), means.reshape(-1, 3)
-            )
-            normals = total / count.clamp(min=1)[:, None]
-            normals = torch.nn.functional.normalize(normals, dim=-1)
-        return normals.double()
+            normals = around @ normals
+            lengths = np.sqrt(np.einsum("vc,vc->v", normals, normals))
+            normals /= np.maximum(lengths, 1e-12)[:, None]
+        return torch.from_numpy(normals)
 
     def region_mask(self, *names: str) -> Tensor:
         """Which triangles belong to one of the named regions, (F,) bool.
