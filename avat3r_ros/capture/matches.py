@@ -34,10 +34,13 @@ MIN_FACING = 0.35
 """Cosine below which a surface is too foreshortened to be matched."""
 
 DEPTH_TOLERANCE_M = 0.006
-GRID_PX = 4
+GRID_PX = 5
 MAX_FLOW_PX = 14.0
 MAX_DISAGREEMENT_PX = 0.7
 """Between the flow there and back."""
+
+BACK = {"winSize": (13, 13), "maxLevel": 2, "criteria": (3, 15, 0.02)}
+"""Settings of the flow back: up to 15 steps, or shorter ones than 0.02 pixels."""
 
 PER_PAIR = 100
 """Matches kept of a pair of photos, evenly spread."""
@@ -104,11 +107,12 @@ class MatchFinder:
         first, second = pair
         a, b = views[first], views[second]
         usable = a.usable
-        corners = self._triangles[a.ids[usable]]
-        points = (a.weights[usable][..., None] * b.vertices[corners]).sum(-2)
+        triangles = a.ids[usable]
+        corners = b.vertices[self._triangles[triangles]]
+        points = np.einsum("nk,nkc->nc", a.weights[usable], corners)
         at = np.full((a.height, a.width, 2), -10, np.float32)
         depth, facing = (np.zeros(usable.shape, np.float32) for _ in range(2))
-        at[usable], depth[usable], facing[usable] = b.look_at(points, corners)
+        at[usable], depth[usable], facing[usable] = b.look_at(points, triangles)
         columns, rows = at[..., 0], at[..., 1]
         there = cv2.remap(b.depth, columns - 0.5, rows - 0.5, cv2.INTER_NEAREST, borderValue=np.inf)
         both = usable & (facing > MIN_FACING) & (np.abs(there - depth) < DEPTH_TOLERANCE_M)
@@ -118,22 +122,19 @@ class MatchFinder:
         soft = cv2.GaussianBlur(cv2.erode(both.astype(np.float32), np.ones((3, 3))), (0, 0), 1.5)
         drawn = soft * drawn + (1 - soft) * a.picture
         eight = [np.clip(128 + 40 * p, 0, 255).astype(np.uint8) for p in (a.picture, drawn)]
-        finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        finder.setFinestScale(0)
-        flow, back = finder.calc(*eight, None), finder.calc(*reversed(eight), None)
-
         row, column = np.mgrid[GRID_PX // 2 : a.height : GRID_PX, GRID_PX // 2 : a.width : GRID_PX]
         row, column = row.ravel(), column.ravel()
         keep = both[row, column] & (a.texture[row, column] > MIN_TEXTURE)
+        start = np.stack([column, row], -1)[keep].astype(np.float32)
+        moved, back = _followed(*eight, start)
+        away = np.linalg.norm(back - start, axis=1)
         row, column = row[keep], column[keep]
-        moved = np.stack([column, row], -1) + flow[row, column]
-        away = np.linalg.norm(flow[row, column] + _sample(back, moved), axis=1)
         # Bilinear between surface points: all four around it must be of one surface.
         whole = _sample(cv2.erode(both.astype(np.uint8), np.ones((5, 5))).astype(np.float32), moved)
         keep = (away < MAX_DISAGREEMENT_PX) & (whole > 0.999)
-        keep &= np.linalg.norm(flow[row, column], axis=1) < MAX_FLOW_PX
+        keep &= np.linalg.norm(moved - start, axis=1) < MAX_FLOW_PX
         keep = np.flatnonzero(keep)
-        alike = _correlation(*eight, np.stack([column, row], -1)[keep], moved[keep])
+        alike = _correlation(*eight, start[keep], moved[keep])
         keep = keep[alike > MIN_CORRELATION]
         keep = keep[np.linspace(0, len(keep) - 1, min(len(keep), PER_PAIR)).astype(int)]
         row, column, moved = row[keep], column[keep], moved[keep]
@@ -188,28 +189,44 @@ class _View:
         )  # fmt: skip
         corners = vertices[triangles]
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        self._normals = np.zeros_like(vertices)
+        smooth = np.zeros_like(vertices)
         for k in range(3):
-            np.add.at(self._normals, triangles[:, k], normals)
-        self._normals /= np.maximum(np.linalg.norm(self._normals, axis=1, keepdims=True), 1e-12)
+            np.add.at(smooth, triangles[:, k], normals)
+        smooth /= np.maximum(np.linalg.norm(smooth, axis=1, keepdims=True), 1e-12)
+        self._normals = smooth[triangles].mean(1) @ camera_from_head[:3, :3].T
         self.usable = (self.ids >= 0) & matched[self.ids.clip(0)]
-        corner = triangles[self.ids[self.usable]]
-        points = (self.weights[self.usable][..., None] * vertices[corner]).sum(-2)
-        self.usable[self.usable] = self.look_at(points, corner)[2] > MIN_FACING
+        seen = self.ids[self.usable]
+        points = np.einsum("nk,nkc->nc", self.weights[self.usable], corners[seen])
+        self.usable[self.usable] = self.look_at(points, seen)[2] > MIN_FACING
 
     def look_at(
-        self, points: np.ndarray, corners: np.ndarray
+        self, points: np.ndarray, triangles: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Crop pixels, depths and cosines of points (n, 3) on triangles with these corners."""
+        """Crop pixels, depths and cosines of points (n, 3) on these triangles."""
         camera = points @ self.pose[:3, :3].T + self.pose[:3, 3]
         depth = camera[..., 2]
         pixels = camera[..., :2] / depth[..., None] * self.k[0, 0] + self.k[:2, 2]
-        normal = self._normals[corners].mean(-2) @ self.pose[:3, :3].T
-        facing = -(normal * camera).sum(-1) / np.linalg.norm(camera, axis=-1)
+        facing = -np.einsum("nc,nc->n", self._normals[triangles], camera)
+        facing /= np.sqrt(np.einsum("nc,nc->n", camera, camera))
         return pixels.astype(np.float32), depth.astype(np.float32), facing
 
     def to_photo(self, crop_px: np.ndarray) -> np.ndarray:
         return crop_px.astype(np.float64) / self._scale + self._low
+
+
+def _followed(a: np.ndarray, b: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where pixels (n, 2) float32 of a are in b, and where those are in a again."""
+    if not len(start):
+        return start, start
+    finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    finder.setFinestScale(0)
+    finder.setPatchStride(4)
+    finder.setGradientDescentIterations(12)
+    there = start + finder.calc(a, b, None)[tuple(start.T.astype(int)[::-1])]
+    # Another method on the way back, quicker for few pixels: they rarely err alike.
+    back, found, _ = cv2.calcOpticalFlowPyrLK(b, a, there, None, **BACK)
+    back[found[:, 0] == 0] = -1e3
+    return there, back
 
 
 def _evened(grey: np.ndarray) -> np.ndarray:
