@@ -22,7 +22,8 @@ EYE_PX = (32.0, 14.0)
 """Half axes of the opening between the lids."""
 
 
-def photo(width_m, *, aside_deg=0.0, pupil=0.4, iris=(70, 60, 50), opening=EYE_PX, gleam=False):
+def photo(width_m, *, aside_deg=0.0, pupil=0.4, iris=(70, 60, 50), opening=EYE_PX, gleam=False,
+          raised_px=0.0):  # fmt: skip
     """Two drawn eyes before a camera, their landmarks, and those of a fitted head there."""
     fine = 8
     image = np.full((SIZE * fine, SIZE * fine, 3), (150, 110, 90), np.uint8)
@@ -37,8 +38,9 @@ def photo(width_m, *, aside_deg=0.0, pupil=0.4, iris=(70, 60, 50), opening=EYE_P
     for middle, center, lids in zip(MIDDLES_PX, IRIS_CENTERS, EYE_OPENINGS, strict=True):
         white = image.copy()
         disc(white, middle, (200, 200), (215, 205, 200))
-        disc(white, middle, (radius * cosine, radius), iris)
-        disc(white, middle, (pupil * radius * cosine, pupil * radius), (8, 8, 8))
+        center_px = middle - [0, raised_px]
+        disc(white, center_px, (radius * cosine, radius), iris)
+        disc(white, center_px, (pupil * radius * cosine, pupil * radius), (8, 8, 8))
         if gleam:
             disc(white, middle + [0.45 * radius, -0.2 * radius], (1.5, 1.5), (255, 255, 255))
         mask = np.zeros(image.shape[:2], np.uint8)
@@ -77,6 +79,13 @@ def test_irises_are_measured(width_m, change):
 
 def test_irises_that_look_aside_are_as_wide():
     assert iris_widths_m(*photo(0.0115, aside_deg=25)) == pytest.approx([0.0115] * 2, rel=0.035)
+
+
+@pytest.mark.parametrize("width_m", [0.0105, 0.0115, 0.0125])
+def test_irises_under_the_upper_lid_are_as_wide(width_m):
+    """The tracker's landmark is in the middle of what the lids leave, and chords are shorter."""
+    half_hidden = photo(width_m, opening=(32, 8), raised_px=5.0)
+    assert iris_widths_m(*half_hidden) == pytest.approx([width_m] * 2, rel=0.05)
 
 
 @pytest.mark.parametrize(
