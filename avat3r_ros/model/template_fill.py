@@ -5,9 +5,8 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 
 - *hidden*: what lies inside the head is kept only where some viewer of some expression sees it;
 - *seen*: a reference pixel already covers the same surface. Distances are taken in a neutral and in
-  an opened face at once, so that a folded lid is not covered by the brow that touches it. On broad
-  surfaces some of these points stay as a backing, sunk under the pixels: these may move apart, and
-  a gap must show skin and not the inside of the head;
+  an opened face at once, so that a folded lid is not covered by the brow that touches it. There,
+  a backing lies under the pixels (backing.py);
 - *hull*: a point that falls outside a reference's matte is not part of this head; one that is
   outside by no more than the fit may be off is sunk into it instead, the deeper the farther it is
   outside, so that no gap opens;
@@ -30,10 +29,12 @@ from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
+from avat3r_ros.model.backing import backing_places, colors_around, covering_discs
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import paint_teeth
 from avat3r_ros.model.teeth_reach import measure_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
+    EYE,
     LEFT_OUT,
     SKIN,
     TEETH,
@@ -94,13 +95,6 @@ SINK_MARGIN_M, SINK_M = 0.006, 0.004
 
 FLATTENED = (0.25, 0.5, 0.75, 1.0)
 """Hair outside a matte is tried so much flatter."""
-
-BACKED_REGIONS, BACKED_FROM_OPENINGS_M = ("skin", "scalp", "neck"), 0.012
-"""Where surfaces that pixels cover are backed, and how far from lips and lids: nearer than this a
-backing would show in an open mouth."""
-
-BACKING_SHARE, BACKING_DEPTH_M = 2, 0.002
-"""One point in so many backs the pixels, this deep under them."""
 
 COVER_REACH = 0.4
 """A pixel covers points out to this many spacings and half its own size. At 0.8 gaps stayed between
@@ -166,20 +160,27 @@ def fill_unseen_surfaces(
     spacing[folds] = LID_SPACING * footprint_m
     spacing[group == TEETH] = TEETH_SPACING * footprint_m
     faces, weights, rows = _spread(placed, template.triangles.long(), group, spacing)
+    # After the points come whole triangles, which back the pixels that cover them.
+    whole, middles = backing_places(
+        _areas(placed[0], template.triangles),
+        ((group == SKIN) | (group == EYE)) & ~template.region_mask("ears"),
+    )
+    is_backing = torch.cat([torch.zeros_like(faces), torch.ones_like(whole)]).bool()
+    weights = torch.cat([weights, middles])
+    faces, rows = torch.cat([faces, whole]), torch.cat([rows, torch.zeros_like(whole)])
     covered = _covered(
         neutral_and_opened, template, group, spacing, faces, weights, triangle_ids, barycentrics,
         footprint_m,
     )  # fmt: skip
     covered &= ~folds[faces]
-    backing = covered & _is_backed(placed[0], template)[faces]
-    backing &= torch.arange(len(faces)) % BACKING_SHARE == 0
-    keep = ~covered | backing
-    keep &= _ever_visible(placed, template, group)[faces]
+    behind = torch.zeros(len(group), dtype=torch.bool)
+    behind[faces[covered]] = True
+    covered[is_backing] = behind[whole]
+    keep = (covered == is_backing) & _ever_visible(placed, template, group)[faces]
     outside_px, flattened = _outside_mattes(views, template, faces, weights, hair, footprint_m)
     excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
-    may_sink = (group[faces] == SKIN) & ~covered
-    keep &= excess_m <= SINK_MARGIN_M * may_sink
-    depth = excess_m * (SINK_M / SINK_MARGIN_M) + BACKING_DEPTH_M * backing
+    keep &= excess_m <= SINK_MARGIN_M * ((group[faces] == SKIN) & ~is_backing)
+    depth = excess_m * (SINK_M / SINK_MARGIN_M)
     if bool(inside.any()):
         lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])
         # quantile() takes 16 million values at most, and a sample is enough.
@@ -187,6 +188,7 @@ def fill_unseen_surfaces(
         keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
     faces, weights, rows = faces[keep], weights[keep], rows[keep]
     depth, flattened = depth[keep], flattened[keep]
+    backing = is_backing[keep].nonzero()[:, 0]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
     normals = torch.nn.functional.normalize(triangle_normals(corners), dim=-1)
@@ -194,10 +196,19 @@ def fill_unseen_surfaces(
     size[folds] = LID_SIGMA
     size[in_mouth(group) & (group != TEETH)] = INTERIOR_SIGMA
     sigma = size[faces] * spacing[faces]
+    scales = torch.stack([sigma, sigma, FLATNESS * sigma], -1)
+    along = corners[:, 1] - corners[:, 0]
+    along[backing], scales[backing, :2], under = covering_discs(corners[backing])
+    scales[backing, 2] = FLATNESS * scales[backing, 1]
+    depth[backing] += under
     lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
     colors = fill_colors(
         placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
     )
+    colors[backing] = colors_around(
+        template.triangles.long(), triangle_ids, barycentrics, seen.colors, faces[backing],
+        colors[backing],
+    )  # fmt: skip
     means = (corners * weights[..., None]).sum(1) - depth[:, None] * normals
     means -= flattened[:, None] * surface_points(hair, template, faces, weights)
     teeth = (group[faces] == TEETH).nonzero()[:, 0]
@@ -209,8 +220,8 @@ def fill_unseen_surfaces(
     return TemplateGaussians(
         gaussians=Gaussians(
             means=means,
-            quats_wxyz=facing_quats_wxyz(normals, corners[:, 1] - corners[:, 0]),
-            scales=torch.stack([sigma, sigma, FLATNESS * sigma], -1),
+            quats_wxyz=facing_quats_wxyz(normals, along),
+            scales=scales,
             opacities=torch.full((len(faces),), FILL_OPACITY),
             colors=colors,
         ),
@@ -226,15 +237,6 @@ def _is_fine(template: HeadTemplate) -> Bool[Tensor, "f"]:
     coarse = {"skin", "scalp", "neck", "ears"}
     table = torch.tensor([name not in coarse for name in REGIONS])
     return table[template.triangle_regions.long()]
-
-
-def _is_backed(neutral: Tensor, template: HeadTemplate) -> Bool[Tensor, "f"]:
-    """Triangles of broad surfaces, away from lips and lids."""
-    openings = neutral[template.region_vertices("lips", "lid_left", "lid_right")]
-    middles = neutral[template.triangles.long()].mean(1)
-    distance, _ = cKDTree(openings.numpy()).query(middles.numpy())
-    away = torch.from_numpy(distance > BACKED_FROM_OPENINGS_M)
-    return template.region_mask(*BACKED_REGIONS) & away
 
 
 def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) -> Bool[Tensor, "f"]:

@@ -236,7 +236,7 @@ def test_progress_rises_to_one(views, template):
         ("compiled.map", lambda t: t[:-1], "rows of the map"),
         ("compiled.stream", lambda t: t[:-16], "rows of the stream"),
         ("compiled.ranks", lambda t: t + 70, "ranks up to 64"),
-        ("compiled.counts", lambda t: t * 0 + 255, "blocks hold"),
+        ("compiled.counts", lambda t: t * 0 + 255, "blocks hold|rows of the stream"),
         ("compiled.weights", lambda t: t[:, :-1], "compiled.weights"),
         ("compiled.means", lambda t: t * float("nan"), "not finite"),
         ("compiled.colors", lambda t: t.float(), "float16"),
