@@ -147,6 +147,7 @@ def build_base_guess(
         triangle_ids,
         barycentrics,
         inside,
+        keep[:, 0],
         float(footprints.median()),
         hair,
     )

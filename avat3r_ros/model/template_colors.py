@@ -5,6 +5,8 @@ spreads); the hidden parts of an eye continue its seen ones; tongue and throat h
 own, scaled by the photos' brightness. Teeth have a file of their own (teeth.py).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from avat3r_ros.rig import REGIONS, HeadTemplate
-from avat3r_ros.types import Gaussians, ReferenceViews
+from avat3r_ros.types import ReferenceViews
 
 SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
 
@@ -95,14 +97,32 @@ def surface_points(
     )
 
 
+@dataclass(frozen=True)
+class ColorSources:
+    """Pixels, and which of them tell what surfaces next to them look like.
+
+    Attributes:
+        colors: Of the pixels.
+        triangle_ids: Their triangles of the template, -1 off it.
+        barycentrics: Their places on the triangles.
+        lend: Whether they lend their colour.
+    """
+
+    colors: Float[Tensor, "p 3"]
+    triangle_ids: Int[Tensor, "p"]
+    barycentrics: Float[Tensor, "p 3"]
+    lend: Bool[Tensor, "p"]
+
+    def of_light(self) -> Float[Tensor, "q 3"]:
+        """Colours that tell how bright the photos are: those that are lent, if there are any."""
+        return self.colors[self.lend] if bool(self.lend.any()) else self.colors
+
+
 def fill_colors(
     neutral: Tensor,
     template: HeadTemplate,
     group: Tensor,
-    seen: Gaussians,
-    pixel_triangles: Tensor,
-    pixel_weights: Tensor,
-    inside: Tensor,
+    sources: ColorSources,
     faces: Tensor,
     weights: Tensor,
 ) -> Float[Tensor, "n 3"]:
@@ -112,17 +132,16 @@ def fill_colors(
         neutral: Vertices of the person at rest.
         template: Head template.
         group: `surface_groups` of it.
-        seen: Gaussians of the reference pixels.
-        pixel_triangles: Their triangles, -1 off the template.
-        pixel_weights: Their barycentrics.
-        inside: Which of them may lend their colour.
+        sources: Pixels that lend their colours.
         faces: Triangles of the points to colour.
         weights: Their barycentrics.
     """
+    pixel_triangles, pixel_weights = sources.triangle_ids, sources.barycentrics
+    inside = sources.lend
     on_skin = inside & (group[pixel_triangles.clamp(min=0)] == SKIN)
     if not bool(on_skin.any()):
         on_skin = torch.ones_like(inside)
-    skin = seen.colors[on_skin]
+    skin = sources.colors[on_skin]
     light = photo_light(skin)
 
     colors = torch.zeros(len(faces), 3)
@@ -144,7 +163,7 @@ def fill_colors(
     if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):
         colors[hidden] = _continued_eye(
             surface_points(neutral, template, pixel_triangles[on_eye], pixel_weights[on_eye]),
-            seen.colors[on_eye],
+            sources.colors[on_eye],
             surface_points(neutral, template, faces[hidden], weights[hidden]),
         )
     on = group[faces] == SKIN
@@ -152,7 +171,7 @@ def fill_colors(
         use = on_skin & (pixel_triangles >= 0)
         per_vertex = _skin_colors(
             neutral, template, group == SKIN, pixel_triangles[use], pixel_weights[use],
-            seen.colors[use], skin.mean(0),
+            sources.colors[use], skin.mean(0),
         )  # fmt: skip
         colors[on] = surface_points(per_vertex, template, faces[on], weights[on])
     return colors

@@ -30,6 +30,7 @@ from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.model.backing import backing_places, colors_around, covering_discs
+from avat3r_ros.model.lid_colors import color_sources
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import paint_teeth
 from avat3r_ros.model.teeth_reach import measure_teeth, shifted_teeth
@@ -38,11 +39,10 @@ from avat3r_ros.model.template_colors import (
     LEFT_OUT,
     SKIN,
     TEETH,
-    brightness,
+    ColorSources,
     fill_colors,
     in_mouth,
     photo_light,
-    saturation,
     surface_groups,
     surface_points,
 )
@@ -80,10 +80,6 @@ LID_SIGMA = 1.0
 
 INTERIOR_SIGMA = 1.0
 """The same on tongue and cheeks' inside, which fold and stretch far."""
-
-EYE_SURROUNDINGS_M, LID_BRIGHTNESS, LID_SATURATION = 0.03, 0.85, 0.8
-"""Pixels this near to the middle of an eye that are darker or greyer than these shares of the face
-are lashes, the white of the eye or, as a fit is off by millimetres, the brow."""
 
 FILL_OPACITY = 0.97
 FLATNESS = 0.2
@@ -133,6 +129,7 @@ def fill_unseen_surfaces(
     triangle_ids: Int[Tensor, "p"],
     barycentrics: Float[Tensor, "p 3"],
     inside: Bool[Tensor, "p"],
+    kept: Bool[Tensor, "v h w"],
     footprint_m: float,
     hair: Float[Tensor, "nv 3"],
 ) -> TemplateGaussians:
@@ -145,6 +142,7 @@ def fill_unseen_surfaces(
         triangle_ids: Their triangles, -1 off the template.
         barycentrics: Their places on the triangles.
         inside: Pixels on the template whose colour is certainly the head's.
+        kept: Pixels that became Gaussians.
         footprint_m: Side of a reference pixel on the head.
         hair: How far hair stands off each vertex, metres.
     """
@@ -201,10 +199,9 @@ def fill_unseen_surfaces(
     along[backing], scales[backing, :2], under = covering_discs(corners[backing])
     scales[backing, 2] = FLATNESS * scales[backing, 1]
     depth[backing] += under
-    lends = inside & ~_around_lids(placed[0], template, seen.colors, triangle_ids, inside)
-    colors = fill_colors(
-        placed[0], template, group, seen, triangle_ids, barycentrics, lends, faces, weights
-    )
+    pixels = ColorSources(seen.colors, triangle_ids, barycentrics, inside)
+    sources = color_sources(views, template, placed[0], folds, kept, pixels)
+    colors = fill_colors(placed[0], template, group, sources, faces, weights)
     colors[backing] = colors_around(
         template.triangles.long(), triangle_ids, barycentrics, seen.colors, faces[backing],
         colors[backing],
@@ -214,7 +211,7 @@ def fill_unseen_surfaces(
     teeth = (group[faces] == TEETH).nonzero()[:, 0]
     if len(teeth):
         reach = measure_teeth(views, template)
-        light = photo_light(seen.colors[lends] if bool(lends.any()) else seen.colors)
+        light = photo_light(sources.of_light())
         means[teeth] = shifted_teeth(means[teeth], faces[teeth], template, reach)
         colors[teeth] = paint_teeth(views, template, reach, faces[teeth], weights[teeth], light)
     return TemplateGaussians(
@@ -245,27 +242,6 @@ def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) ->
     area = _areas(template.vertices(identity.expand(len(codes), -1), codes), template.triangles)
     folded = area.amax(0) > UNFOLDING * area[0]
     return folded & template.region_mask("lid_left", "lid_right")
-
-
-def _around_lids(
-    neutral: Tensor, template: HeadTemplate, colors: Tensor, triangle_ids: Tensor, inside: Tensor
-) -> Bool[Tensor, "p"]:
-    """Pixels that say nothing about a lid's skin: the rim of an open eye, lashes and brows."""
-    shown = triangle_ids.clamp(min=0)
-    around = torch.zeros(len(template.triangles), dtype=torch.bool)
-    middles = neutral[template.triangles.long()].mean(1)
-    for side in ("left", "right"):
-        eye = middles[template.region_mask(f"eye_{side}")].mean(0)
-        near = (middles - eye).norm(dim=-1) < EYE_SURROUNDINGS_M
-        around |= near & template.region_mask(f"lid_{side}", "skin", "eyelashes")
-    face = inside & template.region_mask("skin")[shown]
-    if not bool(face.any()):
-        return around[shown]
-    light, tint = brightness(colors), saturation(colors)
-    foreign = (light < LID_BRIGHTNESS * light[face].median()) | (
-        tint < LID_SATURATION * tint[face].median()
-    )
-    return template.region_mask("brows")[shown] | (around[shown] & foreign)
 
 
 def _areas(vertices: Float[Tensor, "*r v 3"], triangles: Tensor) -> Float[Tensor, "*r f"]:
