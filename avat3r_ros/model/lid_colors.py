@@ -20,8 +20,8 @@ EYE_SURROUNDINGS_M, DARKEST, GREYEST = 0.03, 0.85, 0.8
 are lashes, the white of the eye or the brow."""
 
 LID_DARKEST, LID_BRIGHTEST = 0.9, 1.25
-"""Pixels of an upper lid that are darker or brighter than these shares of it are none, or lie in the
-shade of its fold, which a closed eye has not."""
+"""Pixels of an upper lid that are darker or brighter than these shares of it are none, or lie in
+the shade of its fold, which a closed eye has not."""
 
 LID_QUANTILES = 0.5, 0.9
 """A lid's colour is the mean of its pixels between these in brightness: what does not belong to it
