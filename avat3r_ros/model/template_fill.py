@@ -177,7 +177,7 @@ def fill_unseen_surfaces(
     keep = (covered == is_backing) & _ever_visible(placed, template, group)[faces]
     outside_px, flattened = _outside_mattes(views, template, faces, weights, hair, footprint_m)
     excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
-    keep &= excess_m <= SINK_MARGIN_M * ((group[faces] == SKIN) & ~is_backing)
+    keep &= excess_m <= SINK_MARGIN_M * (group[faces] == SKIN)
     depth = excess_m * (SINK_M / SINK_MARGIN_M)
     if bool(inside.any()):
         lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])

@@ -80,3 +80,16 @@ def test_few_pixels_leave_a_triangle_to_the_fill():
         grey.expand(2, 3),
     )
     torch.testing.assert_close(found, torch.stack([red, grey]), atol=0.02, rtol=0)
+
+
+def test_pixels_that_another_matte_denies_by_a_little_are_backed(head, template):
+    """Along the jaw, mattes and fit differ by millimetres, and holes would be dark specks."""
+    views = head.fake_views(template, size=128, num_views=2)
+    x, y = views.position_maps[1, :2]
+    corner = (views.binding.triangle_ids[1] >= 0) & (x < -0.045) & (y > 0.05)
+    views.masks[1, 0][corner] = 0.0
+    views.confidence[1, 0][corner] = 0.0
+    base = build_base_guess(views, preset("debug"), template)
+    fill = base.gaussians.means[base.num_pixels :]
+    denied = (fill[:, 0] < -0.047) & (fill[:, 0] > -0.051) & (fill[:, 1] > 0.052)
+    assert (denied & (fill[:, 2] > 0)).sum() > 4
