@@ -1,8 +1,9 @@
 """Colours of template Gaussians: what nobody has seen takes after what is next to it.
 
-Skin and scalp continue the nearest seen colours over the mesh (a harmonic function, as heat
-spreads); the hidden parts of an eye continue its seen ones; tongue and throat have colours of their
-own, scaled by the photos' brightness. Teeth have a file of their own (teeth.py).
+Skin continues the nearest seen colours over the mesh (a harmonic function, as heat spreads), and
+hair those of hair, with streaks; the hidden parts of an eye continue its seen ones; tongue and
+throat have colours of their own, scaled by the photos' brightness. Teeth have a file of their own
+(teeth.py).
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.ndimage import map_coordinates
 from scipy.sparse import coo_matrix, diags
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
@@ -20,8 +22,9 @@ from avat3r_ros.types import ReferenceViews
 
 SKIN, EYE, SOCKET, TEETH, TONGUE, INNER_MOUTH, LEFT_OUT = range(7)
 
-REST_WEIGHT = 1e-4
-"""Pull of far surfaces towards the mean colour; it also makes the system solvable everywhere."""
+REST_PULL, HAIR_REST_PULL = 1e-4, 0.15
+"""Pull of far surfaces towards the usual colour; it also makes the system solvable everywhere. Hair
+has it after 3 cm: what a photo shows of its rim, beside ears, is not what the back looks like."""
 
 INTERIOR_COLORS = {
     "tongue": (0.66, 0.37, 0.36),
@@ -36,9 +39,18 @@ INTERIOR_LIGHT_DEPTH_M = 0.025
 
 DARKEST_INTERIOR = 0.12
 
-MIN_SCALP_PIXELS, NEAR_SEEN_M = 100, 0.015
-"""Fewer pixels do not tell what the scalp looks like where nobody saw it; nearer to seen skin its
-colours go on, whatever it is."""
+MIN_HAIR_PIXELS, NEAR_SEEN_M = 100, 0.015
+"""Fewer pixels do not tell what hair looks like where nobody saw it; nearer to anything seen bare
+skin goes on with its colours, whatever it is."""
+
+STREAKS_M, STREAK_LENGTH_M = (0.005, 0.012), 0.04
+"""Width of the streaks of hair that nobody saw, fine and coarse, and their length."""
+
+STREAK_CONTRAST = (0.04, 0.14)
+"""Limits of their contrast, which is half of that of the hair that is seen."""
+
+_SKULL_Z_M, _SKULL_RADIUS_M = -0.09, 0.085
+"""The axis around which hair hangs down, head frame, and how far from it."""
 
 EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
 """Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
@@ -85,12 +97,12 @@ def saturation(colors: Float[Tensor, "*p 3"]) -> Float[Tensor, "*p"]:
 
 
 def surface_points(
-    vertices: Float[Tensor, "nv 3"],
+    vertices: Float[Tensor, "nv c"],
     template: HeadTemplate,
     faces: Int[Tensor, "n"],
     weights: Float[Tensor, "n 3"],
-) -> Float[Tensor, "n 3"]:
-    """Points at barycentric places of the template's triangles."""
+) -> Float[Tensor, "n c"]:
+    """Points, or other values of vertices, at barycentric places of the template's triangles."""
     corners = template.triangles[faces].long()
     return torch.nn.functional.embedding_bag(
         corners, vertices, mode="sum", per_sample_weights=weights
@@ -123,6 +135,7 @@ def fill_colors(
     template: HeadTemplate,
     group: Tensor,
     sources: ColorSources,
+    hairy: Float[Tensor, "nv"],
     faces: Tensor,
     weights: Tensor,
 ) -> Float[Tensor, "n 3"]:
@@ -133,6 +146,7 @@ def fill_colors(
         template: Head template.
         group: `surface_groups` of it.
         sources: Pixels that lend their colours.
+        hairy: Which vertices are under hair, in [0, 1].
         faces: Triangles of the points to colour.
         weights: Their barycentrics.
     """
@@ -170,11 +184,42 @@ def fill_colors(
     if bool(on.any()):
         use = on_skin & (pixel_triangles >= 0)
         per_vertex = _skin_colors(
-            neutral, template, group == SKIN, pixel_triangles[use], pixel_weights[use],
+            neutral, template, group == SKIN, hairy, pixel_triangles[use], pixel_weights[use],
             sources.colors[use], skin.mean(0),
         )  # fmt: skip
         colors[on] = surface_points(per_vertex, template, faces[on], weights[on])
     return colors
+
+
+def streaked_hair(
+    colors: Float[Tensor, "n 3"],
+    points: Float[Tensor, "n 3"],
+    hairy: Bool[Tensor, "n"],
+    seen: Float[Tensor, "p 3"],
+) -> Float[Tensor, "n 3"]:
+    """Give hair that nobody saw streaks that hang down; a smooth surface looks like clay.
+
+    Args:
+        colors: Of template Gaussians.
+        points: Where they are at rest.
+        hairy: Which of them are hair.
+        seen: Colours of hair in the photos; sets the contrast.
+    """
+    if len(seen) < MIN_HAIR_PIXELS or not bool(hairy.any()):
+        return colors
+    light = brightness(seen)
+    contrast = float((0.5 * light.std() / light.mean().clamp(min=0.05)).clamp(*STREAK_CONTRAST))
+    x, y, z = points[hairy].numpy().T
+    around = np.arctan2(x, z - _SKULL_Z_M) / (2 * np.pi)
+    rng, noise = np.random.default_rng(0), 0.0
+    for width in STREAKS_M:
+        columns = round(2 * np.pi * _SKULL_RADIUS_M / width)
+        grid = rng.normal(0, 1 / np.sqrt(len(STREAKS_M)), (64, columns))
+        at = np.stack([y / STREAK_LENGTH_M % 64, around % 1 * columns])
+        noise += map_coordinates(grid, at, order=1, mode="grid-wrap")
+    streaked = colors.clone()
+    streaked[hairy] *= torch.from_numpy(1 + contrast * noise).float()[:, None].clamp(0.4, 1.6)
+    return streaked.clamp(0, 1)
 
 
 def photo_light(skin: Float[Tensor, "p 3"]) -> float:
@@ -236,39 +281,37 @@ def _skin_colors(
     neutral: Float[Tensor, "nv 3"],
     template: HeadTemplate,
     skin: Bool[Tensor, "f"],
+    hairy: Float[Tensor, "nv"],
     faces: Int[Tensor, "p"],
     weights: Float[Tensor, "p 3"],
     colors: Float[Tensor, "p 3"],
     rest: Float[Tensor, "3"],
 ) -> Float[Tensor, "nv 3"]:
-    """Colours of the outer skin's vertices: near seen ones like those, wherever they are.
+    """Colours of the outer skin's vertices: hair is like seen hair, and skin like seen skin.
 
-    Farther off scalp is like scalp and skin like skin: hair ends at a line, and does not fade into
-    the neck over the whole back of the head.
+    Hair ends at a line, and does not fade into the neck over the whole back of the head. Skin near
+    seen hair takes after it, whatever it is there.
     """
     triangles = template.triangles.long()
 
-    def spread(use: Bool[Tensor, "p"], rest: Float[Tensor, "3"]) -> Float[Tensor, "nv 3"]:
+    def spread(use: Bool[Tensor, "p"], rest: Float[Tensor, "3"], pull: float) -> Tensor:
         return _spread_colors(
-            len(neutral), triangles[skin], triangles[faces[use]], weights[use], colors[use], rest
-        )
+            len(neutral), triangles[skin], triangles[faces[use]], weights[use], colors[use], rest,
+            pull,
+        )  # fmt: skip
 
-    joint = spread(torch.ones_like(faces, dtype=torch.bool), rest)
-    scalp = template.region_mask("scalp")
-    on_scalp = scalp[faces]
-    if min(int(on_scalp.sum()), int((~on_scalp).sum())) < MIN_SCALP_PIXELS:
+    joint = spread(torch.ones_like(faces, dtype=torch.bool), rest, REST_PULL)
+    on_hair = surface_points(hairy[:, None], template, faces, weights)[:, 0] > 0.5
+    if min(int(on_hair.sum()), int((~on_hair).sum())) < MIN_HAIR_PIXELS:
         return joint
-    parts = [spread(use, colors[use].mean(0)) for use in (on_scalp, ~on_scalp)]
-    share = torch.zeros(len(neutral)).index_add_(
-        0, triangles[skin].flatten(), scalp[skin].float().repeat_interleave(3)
-    )
-    share = share / torch.bincount(triangles[skin].flatten(), minlength=len(neutral)).clamp(min=1)
-    apart = share[:, None] * parts[0] + (1 - share[:, None]) * parts[1]
+    hair = spread(on_hair, colors[on_hair].median(0).values, HAIR_REST_PULL)
+    bare = spread(~on_hair, colors[~on_hair].mean(0), REST_PULL)
     distance, _ = cKDTree(surface_points(neutral, template, faces, weights).numpy()).query(
         neutral.numpy()
     )
     near = torch.from_numpy(np.exp(-((distance / NEAR_SEEN_M) ** 2))).float()[:, None]
-    return near * joint + (1 - near) * apart
+    bare = near * joint + (1 - near) * bare
+    return hairy[:, None] * hair + (1 - hairy[:, None]) * bare
 
 
 def _spread_colors(
@@ -278,6 +321,7 @@ def _spread_colors(
     corner_weights: Float[Tensor, "p 3"],
     colors: Float[Tensor, "p 3"],
     rest: Float[Tensor, "3"],
+    pull: float,
 ) -> Float[Tensor, "nv 3"]:
     """Colours of all vertices: seen ones average their pixels, the others their neighbours.
 
@@ -288,6 +332,7 @@ def _spread_colors(
         corner_weights: Barycentrics of the pixels.
         colors: Colours of the pixels.
         rest: Colour of parts that no seen colour reaches.
+        pull: Towards it, next to 1 for each neighbour.
     """
     weight = torch.zeros(num_vertices).index_add_(0, corners.flatten(), corner_weights.flatten())
     total = torch.zeros(num_vertices, 3).index_add_(
@@ -307,7 +352,7 @@ def _spread_colors(
         return torch.from_numpy(values).float()
     degree = np.asarray(adjacency.sum(1))[:, 0]
     rows = adjacency[free]
-    system = diags(degree[free] + REST_WEIGHT) - rows[:, free]
-    pull = rows[:, known.nonzero()[0]] @ values[known] + REST_WEIGHT * rest.double().numpy()
+    system = diags(degree[free] + pull) - rows[:, free]
+    pull = rows[:, known.nonzero()[0]] @ values[known] + pull * rest.double().numpy()
     values[free] = spsolve(system.tocsc(), pull).reshape(len(free), 3)
     return torch.from_numpy(values).float().clamp(0, 1)

@@ -43,6 +43,7 @@ from avat3r_ros.model.template_colors import (
     fill_colors,
     in_mouth,
     photo_light,
+    streaked_hair,
     surface_groups,
     surface_points,
 )
@@ -88,6 +89,9 @@ HULL_MARGIN_PX = 1
 SINK_MARGIN_M, SINK_M = 0.006, 0.004
 """Points up to this far outside a matte are kept, and the farthest are this deep under the surface.
 """
+
+HAIR_M = 0.002
+"""Where hair stands off the skin by more than this, the surface is hair."""
 
 FLATTENED = (0.25, 0.5, 0.75, 1.0)
 """Hair outside a matte is tried so much flatter."""
@@ -201,7 +205,16 @@ def fill_unseen_surfaces(
     depth[backing] += under
     pixels = ColorSources(seen.colors, triangle_ids, barycentrics, inside)
     sources = color_sources(views, template, placed[0], folds, kept, pixels)
-    colors = fill_colors(placed[0], template, group, sources, faces, weights)
+    hairy = (hair.norm(dim=-1) > HAIR_M).float()
+    colors = fill_colors(placed[0], template, group, sources, hairy, faces, weights)
+    on_hair = surface_points(hairy[:, None], template, faces, weights)[:, 0] > 0.5
+    seen_hair = surface_points(hairy[:, None], template, triangle_ids, barycentrics)[:, 0] > 0.5
+    colors = streaked_hair(
+        colors,
+        surface_points(placed[0], template, faces, weights),
+        on_hair & (group[faces] == SKIN),
+        seen.colors[inside & seen_hair],
+    )
     colors[backing] = colors_around(
         template.triangles.long(), triangle_ids, barycentrics, seen.colors, faces[backing],
         colors[backing],
