@@ -16,7 +16,7 @@ import numpy as np
 from avat3r_ros.animation import compile_avatar, quick
 from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
-from avat3r_ros.capture.matting import Matting
+from avat3r_ros.capture.matting import cut_out_heads
 from avat3r_ros.capture.photo_checks import choose_photos, face_problem
 from avat3r_ros.capture.photos import Photo
 from avat3r_ros.capture.template_fit import (
@@ -27,7 +27,7 @@ from avat3r_ros.capture.template_fit import (
 )
 from avat3r_ros.lift.choice import HEADS, Lift, PictureLift
 from avat3r_ros.model import Avat3r, build_avatar, load_network
-from avat3r_ros.parallel import in_threads, meanwhile
+from avat3r_ros.parallel import meanwhile
 from avat3r_ros.priors.choice import TEMPLATE, PositionPrior
 from avat3r_ros.priors.features import FeatureExtractor
 from avat3r_ros.rig import HeadTemplate, LandmarkBias
@@ -84,13 +84,6 @@ class BuildResult:
     faces: list[FaceState]
     kept: list[int]
     warnings: list[str] = field(default_factory=list)
-
-
-def cut_out_heads(images: Sequence[np.ndarray], faces: Sequence[FaceState]) -> list[np.ndarray]:
-    """Matte the person around each face, (H, W) float32 in [0, 1]."""
-    images = [np.ascontiguousarray(image) for image in images]
-    with Matting() as matting:
-        return in_threads(matting.matte, images, [face.box_px for face in faces])
 
 
 def detect_faces(images: Sequence[np.ndarray], names: Sequence[str]) -> list[FaceState]:

@@ -8,7 +8,7 @@ that square the matte is 0.
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from jaxtyping import Float
 
 from avat3r_ros.capture.rim import without_background
 from avat3r_ros.capture.vision_task import VisionTask
+from avat3r_ros.parallel import in_threads
+from avat3r_ros.types import FaceState
 
 NETWORK_SIDE_PX = 256
 
@@ -142,6 +144,13 @@ class Matting(VisionTask):
         """Foreground probability of a network-sized image, so that MediaPipe resamples nothing."""
         mask = self._result(image).confidence_masks[0].numpy_view()
         return np.array(mask, np.float32).reshape(image.shape[:2])
+
+
+def cut_out_heads(images: Sequence[np.ndarray], faces: Sequence[FaceState]) -> list[np.ndarray]:
+    """Matte the person around each face, (H, W) float32 in [0, 1]."""
+    images = [np.ascontiguousarray(image) for image in images]
+    with Matting() as matting:
+        return in_threads(matting.matte, images, [face.box_px for face in faces])
 
 
 def only_one_person(

@@ -111,13 +111,15 @@ def _held_out(
         if kept is not None and kept.path(seed).is_file():
             yield kept.load(seed)
             continue
+        own = seed not in ICT_SEEDS
         try:
             one = make_person(
                 seed,
                 network.config,
                 "tracked",
                 template,
-                ict_facekit=args.ict_facekit if seed in ICT_SEEDS else None,
+                casual=own,
+                ict_facekit=None if own else args.ict_facekit,
             )
         except FaceNotFoundError as error:
             logger.warning("person %d is left out: %s", seed, error)

@@ -22,6 +22,7 @@ from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.heads import SyntheticHead
 from avat3r_ros.data.ict_heads import IctHead
 from avat3r_ros.data.painter import Picture
+from avat3r_ros.data.shading import Light
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pose_matrix
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera
@@ -104,6 +105,7 @@ def training_sample(
     num_codes: int = 4,
     cameras_per_code: int = 2,
     one_expression: bool = False,
+    casual: bool = False,
     ict_facekit: str | Path | None = None,
 ) -> TrainingSample:
     """Draw a person, photos and targets; the same arguments give the same sample.
@@ -117,8 +119,15 @@ def training_sample(
         cameras_per_code: Pictures of each target expression.
         one_expression: All photos show the expression of the first (one time step, as from a
             camera rig) instead of each its own; the rest of the sample is the same.
+        casual: Photos as people take them (`_Capture`), not always from all around. The rest of the
+            sample is the same.
         ict_facekit: File of the other head model: the person is one of its people (`IctHead`).
+
+    Raises:
+        ValueError: People of the other head model have no casual photos.
     """
+    if casual and ict_facekit is not None:
+        raise ValueError("expected casual=False with people of another head model")
     rng = np.random.default_rng([seed, 0x5A])
     if ict_facekit is None:
         head = SyntheticHead(seed, template)
@@ -127,12 +136,14 @@ def training_sample(
     units = head.mesh.moving_units
     photos = []
     focal = rng.uniform(0.9, 1.8)  # of the image's side; all photos come from one camera
+    capture = _random_capture(seed) if casual else _Capture()
     for yaw, pitch in _farthest_directions(rng, num_photos):
-        camera = _photo_camera(rng, yaw, pitch, focal, 2 * image_size)
+        camera = _photo_camera(rng, *capture.direction(yaw, pitch), focal, 2 * image_size)
         code = random_photo_code(rng) * units
         if one_expression and photos:
             code = photos[0].code
-        photos.append(_photo(head.paint_portrait(camera, code), camera, code, rng))
+        light = {"light": _light_of_room(head, camera)} if capture.turning else {}
+        photos.append(_photo(head.paint_portrait(camera, code, **light), camera, code, rng))
     images, masks, intrinsics, poses, codes = [], [], [], [], []
     for _ in range(num_codes):
         code = random_code(rng) * units
@@ -155,6 +166,43 @@ def training_sample(
         ),
         mesh=head.mesh,
     )
+
+
+@dataclass(frozen=True)
+class _Capture:
+    """How somebody takes photos.
+
+    Attributes:
+        spread: Range of the directions, as a share of those all around.
+        yaw: Middle of the directions, radians.
+        turning: The person turns before a camera that stays, and the light stays with the room;
+            otherwise the camera goes around the person.
+    """
+
+    spread: float = 1.0
+    yaw: float = 0.0
+    turning: bool = False
+
+    def direction(self, yaw: float, pitch: float) -> tuple[float, float]:
+        """Where a camera stands in this capture that would stand there in one all around."""
+        return self.yaw + self.spread * yaw, self.spread * pitch
+
+
+def _random_capture(seed: int) -> _Capture:
+    """Half of the people are seen from all around, the others mostly from in front."""
+    rng = np.random.default_rng([seed, 0xCA])
+    turning = bool(rng.random() < 0.5)
+    if rng.random() < 0.5:
+        return _Capture(turning=turning)
+    spread = rng.uniform(0.1, 0.7)
+    return _Capture(spread, rng.uniform(-0.25, 0.25) * (1 - spread), turning)
+
+
+def _light_of_room(head: SyntheticHead, camera: Camera) -> Light:
+    """Light on a head that was turned out of the direction of the camera."""
+    front = look_at_head(0, 0, 1.0, _HEAD_MIDDLE)[:3, :3]
+    head_from_room = camera.camera_from_head[:3, :3].double().numpy().T @ front
+    return head.light.rotated(head_from_room)
 
 
 def _farthest_directions(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:

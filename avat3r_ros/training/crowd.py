@@ -184,7 +184,12 @@ def _make_somebody(
     for attempt in range(_ATTEMPTS):
         try:
             one = make_person(
-                seed + attempt * _STAND_INS, config, prior, template, num_codes=EXPRESSIONS
+                seed + attempt * _STAND_INS,
+                config,
+                prior,
+                template,
+                num_codes=EXPRESSIONS,
+                casual=True,
             )
             one = replace(one, seed=seed)
             if folder is not None:

@@ -69,6 +69,7 @@ def make_person(
     *,
     num_codes: int = 10,
     cameras_per_code: int = 2,
+    casual: bool = False,
     ict_facekit: str | Path | None = None,
 ) -> TrainingPerson:
     """Draw a person, make references of their photos, and place the base guess.
@@ -85,6 +86,7 @@ def make_person(
         image_size=config.image_size,
         num_codes=num_codes,
         cameras_per_code=cameras_per_code,
+        casual=casual,
         ict_facekit=ict_facekit,
     )
     return prepare_person(person_from_sample(sample, config.image_size, prior, template), config,

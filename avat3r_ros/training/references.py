@@ -23,12 +23,14 @@ from torch import Tensor
 
 from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
+from avat3r_ros.capture.matting import cut_out_heads
 from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
 from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.sampling import SyntheticPhoto, TargetViews, TrainingSample
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import fit_similarity
+from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.pictures import uint8_image
 from avat3r_ros.priors.depth import FACE_REGIONS
 from avat3r_ros.priors.template import position_maps
@@ -46,6 +48,9 @@ LANDMARK_WARP = 0.006
 
 CODE_GAIN, CODE_NOISE = (0.6, 1.0), 0.05
 """A tracker's scores: too small by this factor, off by about this much."""
+
+LANDMARKS_IN_MATTE = 0.9
+"""Share of a face's landmarks inside a matte that is of this face."""
 
 
 class FaceNotFoundError(ValueError):
@@ -133,8 +138,9 @@ def person_from_sample(
     Args:
         sample: A person.
         image_size: Side of the crops, pixels.
-        prior: "tracked" goes through tracker and template fit as real photos do, "fitted" through
-            the template fit alone; "exact" uses true cameras, identity, expressions and positions.
+        prior: "tracked" goes through tracker, matting and template fit as real photos do, "fitted"
+            through the template fit alone; "exact" uses true cameras, identity, expressions and
+            positions.
         template: What is fitted.
 
     Raises:
@@ -146,24 +152,26 @@ def person_from_sample(
     if prior != "tracked" and not isinstance(sample.mesh, PersonMesh):
         raise ValueError(f"people of another head model are tracked, got prior={prior!r}")
     targets, driver_codes = sample.targets, sample.targets.codes
+    images = [photo.image for photo in sample.photos]
+    mattes = [photo.matte for photo in sample.photos]
     if prior == "exact":
         fit = _true_fit(sample)
     else:
         if prior == "tracked":
             observations = _tracked_observations(sample)
+            mattes = _cut_out(sample, observations)
             targets, driver_codes = _tracked_targets(sample.targets)
         else:
             observations = _observations(sample, np.random.default_rng([sample.seed, 0xF17]))
         fit = fit_template(
             observations,
             template,
-            mattes=[photo.matte for photo in sample.photos],
-            images=[photo.image for photo in sample.photos] if prior == "tracked" else None,
+            mattes=mattes,
+            images=images if prior == "tracked" else None,
             landmark_bias=LandmarkBias.load() if prior == "tracked" else None,
         )
     photo_codes = torch.from_numpy(np.stack([photo.code for photo in sample.photos]))
-    images = [photo.image for photo in sample.photos]
-    crops = crop_heads(images, [p.matte for p in sample.photos], fit, template, image_size)
+    crops = crop_heads(images, mattes, fit, template, image_size)
     views = harmonize_colors(position_maps(crops, template), template)
     surfaces = _true_surfaces(sample.photos, sample.mesh, fit, crops.cameras)
     if prior == "exact":
@@ -202,6 +210,19 @@ def _tracked_observations(sample: TrainingSample) -> list[FaceObservation]:
         FaceObservation(face, photo.camera.width, photo.camera.height)
         for face, photo in zip(faces, sample.photos, strict=True)
     ]
+
+
+def _cut_out(sample: TrainingSample, observations: list[FaceObservation]) -> list[np.ndarray]:
+    """Mattes as those of real photos; the true one where a drawn person was not recognised."""
+    faces = [observation.face for observation in observations]
+    mattes = cut_out_heads([photo.image for photo in sample.photos], faces)
+    for index, (photo, face) in enumerate(zip(sample.photos, faces, strict=True)):
+        x, y = face.landmarks_px.round().astype(int).T
+        height, width = photo.matte.shape
+        x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+        if (mattes[index] > SEEN_MASK)[y, x].mean() < LANDMARKS_IN_MATTE:
+            mattes[index] = photo.matte
+    return mattes
 
 
 def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "t 52"]]:

@@ -3,7 +3,12 @@ import pytest
 import torch
 
 from avat3r_ros.data.expressions import random_code, random_photo_code
-from avat3r_ros.data.sampling import HELD_OUT_SEEDS, TRAINING_SEEDS, training_sample
+from avat3r_ros.data.sampling import (
+    HELD_OUT_SEEDS,
+    TRAINING_SEEDS,
+    _random_capture,
+    training_sample,
+)
 from avat3r_ros.expression import ARKIT_INDEX
 from avat3r_ros.geometry import invert_poses
 
@@ -70,3 +75,37 @@ def test_photos_may_share_an_expression_and_nothing_else_changes(sample, templat
     assert not np.array_equal(sample.photos[1].code, sample.photos[0].code)
     assert torch.equal(same.targets.codes, sample.targets.codes)
     assert torch.equal(same.targets.images, sample.targets.images)
+
+
+def test_casual_photos_are_often_from_in_front_and_of_people_who_turn_in_a_room(template):
+    """As seeds are people, how each of these takes photos is known."""
+    few = ARGUMENTS | {"num_codes": 1, "cameras_per_code": 1}
+
+    def yaws(sample):
+        poses = torch.stack([photo.camera.camera_from_head for photo in sample.photos])
+        centers = invert_poses(poses)[:, :3, 3]
+        return torch.rad2deg(torch.atan2(centers[:, 0], centers[:, 2])).numpy()
+
+    captures = [_random_capture(seed) for seed in range(200)]
+    narrow = np.array([capture.spread < 1 for capture in captures])
+    turning = np.array([capture.turning for capture in captures])
+    assert 0.4 < narrow.mean() < 0.6 and 0.4 < turning.mean() < 0.6
+    assert {(bool(n), bool(t)) for n, t in zip(narrow, turning, strict=True)} == {
+        (False, False), (False, True), (True, False), (True, True),
+    }  # fmt: skip
+    seed = int(np.argmin([capture.spread for capture in captures]))
+    around, casual = (training_sample(seed, template, casual=c, **few) for c in (False, True))
+    assert np.ptp(yaws(casual)) < 0.35 * np.ptp(yaws(around))
+    assert torch.equal(around.targets.images, casual.targets.images)
+
+    seed = int(np.argmax(~narrow & turning))
+    around, casual = (training_sample(seed, template, casual=c, **few) for c in (False, True))
+    np.testing.assert_allclose(yaws(casual), yaws(around), atol=1e-3)
+    moved = [np.abs(a.image.astype(int) - b.image).mean() for a, b in zip(
+        around.photos, casual.photos, strict=True)]  # fmt: skip
+    assert max(moved) > 1, "light that stays with the room falls on another side of the head"
+
+
+def test_people_of_the_other_head_model_have_no_casual_photos(template):
+    with pytest.raises(ValueError, match="casual=False"):
+        training_sample(50_000, template, casual=True, ict_facekit="there.npz", **ARGUMENTS)

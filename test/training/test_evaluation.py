@@ -159,8 +159,8 @@ def test_flicker_is_taken_over_the_whole_ramp(small_person):
 def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped(
     small_person, tmp_path, monkeypatch, capsys
 ):
-    def make_person(seed, config, prior, template, *, ict_facekit):
-        assert ict_facekit is None
+    def make_person(seed, config, prior, template, *, casual, ict_facekit):
+        assert casual and ict_facekit is None
         if seed == 1:
             raise FaceNotFoundError("person 1: no face found in a photo")
         if seed == 3:

@@ -1,9 +1,14 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
+from avat3r_ros.capture.template_fit import FaceObservation
 from avat3r_ros.geometry import pixel_centers, project_points, transform_points
+from avat3r_ros.training import references
 from avat3r_ros.training.references import Similarity, align, align_photographed
+from avat3r_ros.types import FaceState
 
 
 def with_surface(person):
@@ -83,3 +88,28 @@ def test_photographed_faces_lie_over_each_other_as_landmarks_do(exact, fitted, t
         apart = (found.points(points) - person.fit_from_true.points(points)).norm(dim=-1) * 1000
         # Both are least squares of a fit that is off by 3 to 5 mm, over other points.
         assert apart.median() < most_mm
+
+
+def test_where_the_matting_sees_nobody_the_true_matte_is_taken(sample, monkeypatch):
+    photos, rng = sample.photos[:2], np.random.default_rng(0)
+    observations = [
+        FaceObservation(
+            FaceState(
+                stamp_s=0.0,
+                detected=True,
+                confidence=1.0,
+                code=photo.code,
+                gaze=np.zeros(2),
+                camera_from_head=photo.camera.camera_from_head.double().numpy(),
+                landmarks_px=rng.choice(np.argwhere(photo.matte > 0.9)[:, ::-1], 478).astype(float),
+            ),
+            photo.camera.width,
+            photo.camera.height,
+        )
+        for photo in photos
+    ]
+    cut = [np.zeros_like(photos[0].matte), np.ones_like(photos[1].matte)]
+    monkeypatch.setattr(references, "cut_out_heads", lambda images, faces: list(cut))
+    mattes = references._cut_out(dataclasses.replace(sample, photos=photos), observations)
+    assert mattes[0] is photos[0].matte
+    assert mattes[1] is cut[1]
