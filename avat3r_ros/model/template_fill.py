@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import distance_transform_edt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -102,6 +104,9 @@ the pixels of two photos; at 0.1 skin is drawn among the hairs of brows."""
 
 UNFOLDING = 1.7
 """Lid triangles that some expression stretches by more than this (in area) count as unfolding."""
+
+MIN_LID_TRIANGLES = 8
+"""Fewer unfolding ones that hang together are no lid."""
 
 VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD, VIEWER_PX = (-0.8, 0.0, 0.8), (-0.35, 0.3), 160
 """Where viewers of the mouth and the eyes are tried, and the size of what they see."""
@@ -254,7 +259,15 @@ def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) ->
     codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
     area = _areas(template.vertices(identity.expand(len(codes), -1), codes), template.triangles)
     folded = area.amax(0) > UNFOLDING * area[0]
-    return folded & template.region_mask("lid_left", "lid_right")
+    folded &= template.region_mask("lid_left", "lid_right")
+    # Single ones are on the lid's edge: filled, they are dots of skin in a half-open eye.
+    triangles = template.triangles.long()
+    corners = torch.cat([triangles[folded][:, [0, 1]], triangles[folded][:, [1, 2]]]).numpy()
+    edges = coo_matrix((np.ones(len(corners)), corners.T), shape=(len(template.neutral),) * 2)
+    _, island = connected_components(edges, directed=False)
+    of_face = torch.from_numpy(island).long()[triangles[:, 0]]
+    size = torch.bincount(of_face[folded], minlength=int(of_face.max()) + 1)
+    return folded & (size[of_face] >= MIN_LID_TRIANGLES)
 
 
 def _areas(vertices: Float[Tensor, "*r v 3"], triangles: Tensor) -> Float[Tensor, "*r f"]:
