@@ -63,12 +63,11 @@ class LandmarkProblem(ReprojectionErrors):
         self.log_focal_guess = log_focals.copy()
         self._hold_focals = hold
 
-    def focal_evidence(self, state: FitState, matches_share: float) -> float:
-        """Cost of landmarks, expressions and a share of that of matches (`focal.py`)."""
+    def focal_evidence(self, state: FitState) -> float:
+        """Cost of landmarks, expressions and matches (`focal.py`)."""
         total = float((((state.codes - self.tracker_codes) / CODE_SIGMAS) ** 2).sum())
         for index in range(len(self._matches)):
-            errors = self._match_errors(state, index)
-            total += matches_share * robust_cost((errors**2).sum(1))
+            total += robust_cost((self._match_errors(state, index) ** 2).sum(1))
         for view in range(len(self.detected_px)):
             total += robust_cost((self._errors(state, view) ** 2).sum(1) / self.sigmas[view] ** 2)
         return total

@@ -7,7 +7,8 @@ Everything enters the surface points linearly or through one projection (fit_ter
     matches     W (pixels of both photos - matched pixels)    (matches.py)
 
 W whitens the four pixel errors of a match: its surface point may lie off the fitted head by
-`SHAPE_SIGMA_M`, which moves it in both photos alike.
+`SHAPE_SIGMA_M`, which moves it in both photos alike; and what an expression moves may be elsewhere
+in each photo.
 """
 
 from dataclasses import replace
@@ -23,6 +24,7 @@ from avat3r_ros.capture.fit_terms import (
     LIDS,
     MATCH_SIGMA_M,
     MIN_MATCHES,
+    MOVED_SHARE,
     OPENING_SIGMA_M,
     OPENING_SIGMA_PX,
     OUTLINE_SIGMA_M,
@@ -206,10 +208,13 @@ class ReprojectionErrors:
             slopes, variances = [], []
             for view in (match.first, match.second):
                 slopes.append(self._project(surface, state, view).slope() @ state.rotations[view])
-                focal = np.exp(state.log_focals[self.camera_of[view]])
-                variances += 2 * [(MATCH_SIGMA_M * focal / state.translations[view, 2]) ** 2]
+                moved = np.tensordot(state.codes[view], surface.expression_basis, 1)
+                sigmas = np.hypot(MATCH_SIGMA_M, MOVED_SHARE * np.linalg.norm(moved, axis=1))
+                sigmas *= np.exp(state.log_focals[self.camera_of[view]])
+                variances += 2 * [(sigmas / state.translations[view, 2]) ** 2]
             slope = np.concatenate(slopes, 1)
-            covariance = SHAPE_SIGMA_M**2 * slope @ slope.transpose(0, 2, 1) + np.diag(variances)
+            covariance = SHAPE_SIGMA_M**2 * slope @ slope.transpose(0, 2, 1)
+            covariance[:, range(4), range(4)] += np.stack(variances, 1)
             self._matches.append((match, surface, np.linalg.inv(np.linalg.cholesky(covariance))))
 
     def moved(self, state: FitState, log_focals: np.ndarray) -> FitState:

@@ -41,7 +41,7 @@ class Bent(LandmarkProblem):
     def solve(self, state, *, tolerance=None):
         return state
 
-    def focal_evidence(self, state, matches_share):
+    def focal_evidence(self, state):
         return CURVATURE * float(state.log_focals[0] - self.true) ** 2 + 700
 
 
