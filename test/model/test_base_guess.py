@@ -50,7 +50,10 @@ def test_every_confident_pixel_outside_the_mouth_becomes_one_gaussian(base, view
     assert torch.equal(base.pixel_indices.sort().values, keep)
     pixels = slice(0, base.num_pixels)
     flat = views.images.permute(0, 2, 3, 1).reshape(-1, 3)
-    assert torch.equal(base.gaussians.colors[pixels], flat[base.pixel_indices])
+    # Where photos meet, their colours do: by the little that exact ones differ at a vertex.
+    torch.testing.assert_close(
+        base.gaussians.colors[pixels], flat[base.pixel_indices], atol=0.05, rtol=0
+    )
     flat = views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)
     shift = (base.gaussians.means[pixels] - flat[base.pixel_indices]).norm(dim=-1)
     # A few move to where the other photos' outlines allow them to be.
