@@ -2,7 +2,7 @@
 
 Each part of the skin is taken from the photos that show it best. Photos are taken in different
 light, even after one gain for each, and a cheek of two photos has an outline down its middle, or
-ripples where their pixels lie among each other. There, all are moved to one mean colour, which
+ripples where their pixels lie among each other. There, all are moved towards one mean colour, which
 changes over slowly from what one photo shows to what the other does:
 
     each photo's mean colour at every vertex ──┐
@@ -28,6 +28,10 @@ BLURS = 12
 
 MAX_DIFFERENCE = 0.2
 """Photos that differ by more at a vertex show different things there, as hair beside a cheek."""
+
+STRENGTH = 0.5
+"""Share of the way to the mean. The shipped network, which is told how other photos differ, goes
+the rest: with 1 the base guess gains 0.04 dB more, and with the network seams turn inside out."""
 
 MIN_PIXELS = 0.5
 """A photo shows a vertex from this many pixels around it on."""
@@ -70,7 +74,7 @@ def without_seams(
     met = images.clone()
     for view, (corners, weights) in enumerate(places):
         change = torch.from_numpy(blur @ lacks[view].numpy())
-        met[view][on_skin[view]] += (change[corners] * weights).sum(1)
+        met[view][on_skin[view]] += STRENGTH * (change[corners] * weights).sum(1)
     return replace(views, images=met.clamp(0, 1).permute(0, 3, 1, 2).contiguous())
 
 
