@@ -19,7 +19,7 @@ SPREAD = 2.0
 MIN_WIDTH = 0.5
 """Least half axis relative to the greater one: slivers hide nothing."""
 
-MAX_AREA_M2 = 3.0e-5
+MAX_AREA_M2 = 6.0e-5
 """Greater triangles, those of the scalp, are cut in four: large discs blur and stand out."""
 
 DEPTH, MAX_DEPTH_M = 1.2, 0.002
