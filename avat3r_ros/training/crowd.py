@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 EXPRESSIONS = 6
 """Of each person; their blends are looked at, too. More people are worth more than more of them."""
 
+CAMERAS = 3
+"""Of each expression: the driver's, and two that look closely."""
+
 _STAND_INS, _ATTEMPTS = 500_000, 5
 """A person whose face the tracker does not find is replaced by the one so many seeds further."""
 
@@ -189,7 +192,9 @@ def _make_somebody(
                 prior,
                 template,
                 num_codes=EXPRESSIONS,
+                cameras_per_code=CAMERAS,
                 casual=True,
+                close_ups=True,
             )
             one = replace(one, seed=seed)
             if folder is not None:

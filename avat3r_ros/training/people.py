@@ -70,6 +70,7 @@ def make_person(
     num_codes: int = 10,
     cameras_per_code: int = 2,
     casual: bool = False,
+    close_ups: bool = False,
     ict_facekit: str | Path | None = None,
 ) -> TrainingPerson:
     """Draw a person, make references of their photos, and place the base guess.
@@ -87,6 +88,7 @@ def make_person(
         num_codes=num_codes,
         cameras_per_code=cameras_per_code,
         casual=casual,
+        close_ups=close_ups,
         ict_facekit=ict_facekit,
     )
     return prepare_person(person_from_sample(sample, config.image_size, prior, template), config,

@@ -109,3 +109,20 @@ def test_casual_photos_are_often_from_in_front_and_of_people_who_turn_in_a_room(
 def test_people_of_the_other_head_model_have_no_casual_photos(template):
     with pytest.raises(ValueError, match="casual=False"):
         training_sample(50_000, template, casual=True, ict_facekit="there.npz", **ARGUMENTS)
+
+
+def test_close_ups_are_windows_of_the_same_pictures(sample, template):
+    close = training_sample(11, template, close_ups=True, **ARGUMENTS)
+    whole, near = sample.targets.cameras, close.targets.cameras
+    zoom = near.intrinsics[:, 0, 0] / whole.intrinsics[:, 0, 0]
+    assert float(zoom[0]) == 1, "a driver is seen whole"
+    assert 2 <= float(zoom[1]) <= 3
+    assert torch.equal(close.targets.images[0], sample.targets.images[0])
+    # The middle of the window, found in the whole picture, has the same colour.
+    assert torch.equal(near.camera_from_head[1], whole.camera_from_head[1])
+    middle = (near.width / 2 - near.intrinsics[1, :2, 2]) / zoom[1] + whole.intrinsics[1, :2, 2]
+    x, y = middle.long().tolist()
+    window = close.targets.images[1][:, 14:18, 14:18].mean((1, 2))
+    picture = sample.targets.images[1][:, y - 1 : y + 1, x - 1 : x + 1].mean((1, 2))
+    torch.testing.assert_close(window, picture, atol=0.15, rtol=0)
+    assert close.targets.masks[1].mean() > sample.targets.masks[1].mean()
