@@ -46,7 +46,9 @@ def run(stage, name):
     outcome = session.run(name)
     assert outcome.longest_gap_s < QUICK.placeholder_after_s, outcome
     assert outcome.oldest_s < QUICK.max_delay_s + SLACK_S, outcome
-    assert "Traceback" not in output.getvalue() and "Error" not in output.getvalue()
+    # Of a killed process's shared memory Fast DDS says "Error" and takes another port.
+    said = [line for line in output.getvalue().splitlines() if "RTPS_TRANSPORT_SHM" not in line]
+    assert not [line for line in said if "Traceback" in line or "Error" in line]
     return outcome
 
 
