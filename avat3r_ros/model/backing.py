@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from avat3r_ros.geometry import triangle_normals
+from avat3r_ros.model.template_colors import summed_at_vertices
 
 SPREAD = 2.0
 """Half axes, in standard deviations of the triangle's area: at a corner, where six triangles meet,
@@ -82,9 +83,8 @@ def colors_around(
     """
     on = pixel_triangles >= 0
     counted = torch.nn.functional.pad(pixel_colors[on], (0, 1), value=1.0)
-    shares = (pixel_weights[on, :, None] * counted[:, None]).flatten(0, 1)
-    of_corners = shares.new_zeros(int(triangles.max()) + 1, 4).index_add_(
-        0, triangles[pixel_triangles[on]].flatten(), shares
+    of_corners = summed_at_vertices(
+        int(triangles.max()) + 1, triangles[pixel_triangles[on]], pixel_weights[on], counted
     )
     total = of_corners[triangles[faces]].sum(1)
     return (total[:, :3] + FEW_PIXELS * others) / (total[:, 3:] + FEW_PIXELS)

@@ -17,6 +17,7 @@ from avat3r_ros.model.template_colors import (
     groups_of_pixels,
     in_mouth,
     saturation,
+    summed_at_vertices,
 )
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import ReferenceViews
@@ -71,10 +72,11 @@ def _glare(
     shown, shown_bright = (
         torch.stack(
             [
-                torch.zeros(len(template.neutral)).index_add_(
-                    0, triangles[ids[v][chosen[v]]].flatten(),
-                    views.binding.barycentrics[v][chosen[v]].float().flatten(),
-                )
+                summed_at_vertices(
+                    len(template.neutral), triangles[ids[v][chosen[v]]],
+                    views.binding.barycentrics[v][chosen[v]].float(),
+                    torch.ones(int(chosen[v].sum()), 1),
+                )[:, 0]
                 for v in range(len(ids))
             ]
         )

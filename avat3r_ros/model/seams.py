@@ -16,10 +16,16 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Bool
-from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
-from avat3r_ros.model.template_colors import SKIN, groups_of_pixels, surface_groups
+from avat3r_ros.model.template_colors import (
+    SKIN,
+    groups_of_pixels,
+    summed_at_vertices,
+    surface_groups,
+    vertex_adjacency,
+)
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import ReferenceViews
 
@@ -51,14 +57,15 @@ def without_seams(
     on_skin = (groups_of_pixels(views, template) == SKIN) & (views.masks[:, 0] > 0.95)
     images = views.images.float().permute(0, 2, 3, 1)
     places = []
-    total = torch.zeros(len(images), count, 5)
+    totals = []
     for view, on in enumerate(on_skin):
         corners = triangles[views.binding.triangle_ids[view][on].long()]
-        weights = views.binding.barycentrics[view][on].float()[..., None]
+        weights = views.binding.barycentrics[view][on].float()
         places.append((corners, weights))
         ones, of_kept = torch.ones(len(corners), 1), kept[view][on][:, None].float()
-        values = torch.cat([images[view][on], ones, of_kept], -1)[:, None]
-        total[view].index_add_(0, corners.flatten(), (weights * values).flatten(0, 1))
+        values = torch.cat([images[view][on], ones, of_kept], -1)
+        totals.append(summed_at_vertices(count, corners, weights, values))
+    total = torch.stack(totals)
     mean, pixels, share = total[..., :3], total[..., 3:4], total[..., 4]
     mean = mean / pixels.clamp(min=1e-6)
     best = mean[share.argmax(0), torch.arange(count)]
@@ -74,15 +81,13 @@ def without_seams(
     met = images.clone()
     for view, (corners, weights) in enumerate(places):
         change = torch.from_numpy(blur @ lacks[view].numpy())
-        met[view][on_skin[view]] += STRENGTH * (change[corners] * weights).sum(1)
+        met[view][on_skin[view]] += STRENGTH * (change[corners] * weights[..., None]).sum(1)
     return replace(views, images=met.clamp(0, 1).permute(0, 3, 1, 2).contiguous())
 
 
 def _blur(triangles: Tensor, count: int) -> csr_matrix:
     """Half a vertex, half the mean of its neighbours."""
-    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).numpy()
-    edges = np.concatenate([edges, edges[:, ::-1]])
-    adjacency = coo_matrix((np.ones(len(edges)), edges.T), shape=(count, count)).tocsr()
+    adjacency = vertex_adjacency(count, triangles)
     degree = np.asarray(adjacency.sum(1))[:, 0]
     neighbors = diags(0.5 / np.maximum(degree, 1)) @ adjacency
     return (neighbors + diags(np.where(degree > 0, 0.5, 1.0))).astype(np.float32).tocsr()

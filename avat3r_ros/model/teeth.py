@@ -23,8 +23,8 @@ from avat3r_ros.model.teeth_reach import (
     template_edges,
 )
 from avat3r_ros.model.template_colors import (
-    DARKEST_INTERIOR,
     brightness,
+    light_left,
     neighbors_colors,
     surface_points,
 )
@@ -77,13 +77,15 @@ def paint_teeth(
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
     lower = is_lower(template)[faces]
-    colors = _painted(rest, lower, template, views, reach, light)
+    upper_edge, _, front = template_edges(views, template)
+    lit = light_left((front - rest[:, 2]).clamp(min=0), LIGHT_DEPTH_M)
+    colors = _painted(rest, lower, template, views, reach, light) * lit
     shown = teeth_pixels(views, template)
     if int(shown.sum()) < MIN_PIXELS:
         return colors
     light_of_teeth = brightness(views.images.float().permute(0, 2, 3, 1))
     shown &= light_of_teeth > FULLY_LIT * light_of_teeth[shown].median()
-    upper_edge = template_edges(views, template)[0] + reach.upper_m
+    upper_edge += reach.upper_m
     for row in (False, True):
         mine = (lower == row).nonzero()[:, 0]
         if not len(mine):
@@ -92,9 +94,8 @@ def paint_teeth(
             views, template, shown, reach, faces[mine], weights[mine], upper_edge if row else None
         )
         if bool(known.any()):
-            light_left = _light_left(rest[mine], views, template)
-            colors[mine] = light_left * _continued(
-                rest[mine], seen / light_left, known, colors[mine] / light_left
+            colors[mine] = lit[mine] * _continued(
+                rest[mine], seen / lit[mine], known, colors[mine] / lit[mine]
             )
     return colors
 
@@ -178,7 +179,7 @@ def _painted(
     reach: TeethReach,
     light: float,
 ) -> Float[Tensor, "n 3"]:
-    """Usual teeth with borders and gums, darker towards the back of the mouth."""
+    """Usual teeth with borders and gums, all in the light of the front ones."""
     upper_edge, lower_edge, _ = template_edges(views, template)
     ivory = light * torch.tensor(IVORY) if reach.color is None else reach.color
     across = rest[:, 0].abs().numpy()
@@ -192,13 +193,4 @@ def _painted(
         lower, lower_edge + reach.lower_m - rest[:, 1], rest[:, 1] - upper_edge - reach.upper_m
     )
     gums = torch.sigmoid((above_edge - CROWN_M) / GUM_EDGE_M * 2)[:, None]
-    colors = (1 - gums) * colors + gums * light * torch.tensor(GUMS)
-    return colors * _light_left(rest, views, template)
-
-
-def _light_left(
-    rest: Float[Tensor, "n 3"], views: ReferenceViews, template: HeadTemplate
-) -> Float[Tensor, "n 1"]:
-    """Share of the light that reaches teeth so deep in the mouth."""
-    depth = (template_edges(views, template)[2] - rest[:, 2]).clamp(min=0)
-    return torch.exp(-depth / LIGHT_DEPTH_M).clamp(min=DARKEST_INTERIOR)[:, None]
+    return (1 - gums) * colors + gums * light * torch.tensor(GUMS)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.ndimage import map_coordinates
-from scipy.sparse import coo_matrix, diags
+from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -109,6 +109,35 @@ def surface_points(
     )
 
 
+def summed_at_vertices(
+    count: int,
+    corners: Int[Tensor, "p 3"],
+    weights: Float[Tensor, "p 3"],
+    values: Float[Tensor, "p c"],
+) -> Float[Tensor, "nv c"]:
+    """Sums over the pixels around each of `count` vertices, by barycentrics."""
+    shares = weights[..., None] * values[:, None]
+    total = torch.zeros(count, values.shape[1])
+    return total.index_add_(0, corners.flatten(), shares.flatten(0, 1))
+
+
+def vertex_adjacency(count: int, triangles: Int[Tensor, "f 3"]) -> csr_matrix:
+    """How many triangles each two of `count` vertices share."""
+    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).numpy()
+    edges = np.concatenate([edges, edges[:, ::-1]])
+    return coo_matrix((np.ones(len(edges)), edges.T), shape=(count, count)).tocsr()
+
+
+def light_left(behind_m: Float[Tensor, "n"], depth_m: float) -> Float[Tensor, "n 1"]:
+    """Share of the light that is left so far behind the front of the mouth.
+
+    Args:
+        behind_m: Distances, at least 0.
+        depth_m: Over which light falls by 1/e.
+    """
+    return torch.exp(-behind_m / depth_m).clamp(min=DARKEST_INTERIOR)[:, None]
+
+
 @dataclass(frozen=True)
 class ColorSources:
     """Pixels, and which of them tell what surfaces next to them look like.
@@ -170,8 +199,7 @@ def fill_colors(
         mine = group[faces] == kind
         if bool(mine.any()):
             depth = surface_points(neutral, template, faces[mine], weights[mine])[:, 2]
-            light_left = torch.exp((depth - depth.max()) / INTERIOR_LIGHT_DEPTH_M)
-            colors[mine] *= light_left.clamp(min=DARKEST_INTERIOR)[:, None]
+            colors[mine] *= light_left(depth.max() - depth, INTERIOR_LIGHT_DEPTH_M)
     on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
     hidden = group[faces] == EYE
     if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):
@@ -334,19 +362,13 @@ def _spread_colors(
         rest: Colour of parts that no seen colour reaches.
         pull: Towards it, next to 1 for each neighbour.
     """
-    weight = torch.zeros(num_vertices).index_add_(0, corners.flatten(), corner_weights.flatten())
-    total = torch.zeros(num_vertices, 3).index_add_(
-        0, corners.flatten(), (corner_weights[..., None] * colors[:, None]).flatten(0, 1)
-    )
+    counted = torch.nn.functional.pad(colors, (0, 1), value=1.0)
+    total = summed_at_vertices(num_vertices, corners, corner_weights, counted)
+    total, weight = total[:, :3], total[:, 3]
     known = (weight > 0.5).numpy()
     values = np.broadcast_to(rest.double().numpy(), (num_vertices, 3)).copy()
     values[known] = (total[known] / weight[known, None]).numpy()
-    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).numpy()
-    both_ways = np.concatenate([edges, edges[:, ::-1]])
-    adjacency = coo_matrix(
-        (np.ones(len(both_ways)), (both_ways[:, 0], both_ways[:, 1])),
-        shape=(num_vertices, num_vertices),
-    ).tocsr()
+    adjacency = vertex_adjacency(num_vertices, triangles)
     free = (~known).nonzero()[0]
     if not len(free):
         return torch.from_numpy(values).float()
