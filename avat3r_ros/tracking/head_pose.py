@@ -13,6 +13,7 @@ people. Without intrinsics MediaPipe's virtual camera is assumed and distances s
 Centimetres and MediaPipe's axes do not leave this file.
 """
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -26,8 +27,9 @@ SELLION_CANONICAL_CM = np.array([0.0, 3.2710, 5.2360])
 """Deepest point of the nose bridge of MediaPipe's canonical face: its landmark 168."""
 
 _ITERATIONS = 10
-_CONVERGED = 1e-5
-"""Radians and metres: far below the noise of the landmarks."""
+_CONVERGED = 1e-4
+"""Radians and metres of a step; the next would be a fifth of it, far below the noise of the
+landmarks."""
 
 
 def camera_from_head_from_metric(
@@ -82,6 +84,7 @@ class HeadPoseSolver:
         moved = template.landmarks(template.neutral + template.expression_basis)
         weights = template.landmark_weights.double().numpy()
         self._weights = weights / weights.sum()
+        self._root_weights = np.sqrt(self._weights)
         self._neutral_head = neutral.double().numpy()
         self._expressions = (moved - neutral).double().numpy().reshape(len(moved), -1)
 
@@ -108,21 +111,24 @@ class HeadPoseSolver:
             camera_from_head, and the weighted RMS error relative to the height of the landmarks'
             bounding box.
         """
-        points = self.landmarks_head(np.asarray(code, np.float64))
-        pixels = np.asarray(landmarks_px, np.float64)
+        points = self.landmarks_head(np.asarray(code, np.float64)).T
         # Rays (x, y, 1): from here on no intrinsics; errors are scaled back to pixels by weights.
-        rays = np.linalg.solve(
-            intrinsics, np.concatenate([pixels, np.ones((len(pixels), 1))], 1).T
-        ).T[:, :2]
+        pixels = np.ones((3, len(landmarks_px)))
+        pixels[:2] = landmarks_px.T
+        rays = np.linalg.solve(intrinsics, pixels)[:2]
         rotation = np.array(start[:3, :3], np.float64)
-        translation = self._translation(points @ rotation.T, rays)
-        cost, normal, gradient = self._normal_equations(points @ rotation.T, translation, rays)
+        turned = rotation @ points
+        translation = self._translation(turned, rays)
+        rows = np.zeros((7, 2, len(landmarks_px)))
+        cost, normal, gradient = self._normal_equations(turned, translation, rays, rows)
         damping = 1e-4
         for _ in range(_ITERATIONS):
-            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal)), -gradient)
-            new_rotation = _rotation(step[:3]) @ rotation
+            damped = normal.copy()
+            damped.flat[::7] *= 1.0 + damping  # the diagonal
+            step = np.linalg.solve(damped, -gradient)
+            new_rotation = cv2.Rodrigues(step[:3])[0] @ rotation
             new_translation = translation + step[3:]
-            new = self._normal_equations(points @ new_rotation.T, new_translation, rays)
+            new = self._normal_equations(new_rotation @ points, new_translation, rays, rows)
             if new[0] < cost:
                 rotation, translation = new_rotation, new_translation
                 cost, normal, gradient = new
@@ -131,53 +137,50 @@ class HeadPoseSolver:
                     break
             else:
                 damping *= 100.0
-        height_px = max(float(np.ptp(pixels[:, 1])), 1e-6)
+        height_px = max(float(np.ptp(pixels[1])), 1e-6)
         return pose_matrix(rotation, translation), float(
             np.sqrt(cost) * intrinsics[1, 1] / height_px
         )
 
     def _translation(self, turned: np.ndarray, rays: np.ndarray) -> np.ndarray:
         """Translation for a known rotation; X + t_x = x (Z + t_z) is linear in it, y likewise."""
-        right = rays * turned[:, 2:] - turned[:, :2]
-        w, (x, y) = self._weights, rays.T
-        rows = np.array(
-            [
-                [1.0, 0.0, -(w * x).sum()],
-                [0.0, 1.0, -(w * y).sum()],
-                [-(w * x).sum(), -(w * y).sum(), (w * (x * x + y * y)).sum()],
-            ]
-        )
-        moments = np.array(
-            [*(w[:, None] * right).sum(0), -(w[:, None] * rays * right).sum()],
-        )
+        right = rays * turned[2] - turned[:2]
+        x, y = rays @ self._weights
+        square = (rays * rays).sum(0) @ self._weights
+        rows = np.array([[1.0, 0.0, -x], [0.0, 1.0, -y], [-x, -y, square]])
+        moments = np.array([*(right @ self._weights), -(rays * right).sum(0) @ self._weights])
         return np.linalg.solve(rows, moments)
 
     def _normal_equations(
-        self, turned: np.ndarray, translation: np.ndarray, rays: np.ndarray
+        self, turned: np.ndarray, translation: np.ndarray, rays: np.ndarray, rows: np.ndarray
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """Cost, Gauss-Newton matrix and gradient for (rotation vector on the left, translation)."""
-        camera = turned + translation
-        if camera[:, 2].min() <= 0:
+        """Cost, Gauss-Newton matrix and gradient for (rotation vector on the left, translation).
+
+        Args:
+            turned: (3, N) points, not yet moved.
+            translation: Moves them into the camera frame.
+            rays: (2, N) measured.
+            rows: (7, 2, N), zero before the first call; for one derivative by each unknown and the
+                error, times the roots of the weights. All sums are one product of it with itself.
+        """
+        x, y, z = turned
+        depth = z + translation[2]
+        if depth.min() <= 0:
             return np.inf, np.eye(6), np.zeros(6)
-        inverse_depth = 1.0 / camera[:, 2]
-        u, v = camera[:, 0] * inverse_depth, camera[:, 1] * inverse_depth
-        error = np.stack([u, v], 1) - rays
+        image = (turned[:2] + translation[:2, None]) / depth  # (u, v)
+        scale = self._root_weights / depth
+        scaled = image * scale
         # d(u, v)/d camera point; a small rotation w moves a turned point by w x point.
-        x, y, z = turned.T
-        zero = np.zeros_like(u)
-        du = np.stack([u * -y, z + u * x, -y, zero + 1.0, zero, -u], 1) * inverse_depth[:, None]
-        dv = np.stack([-z - v * y, v * x, x, zero, zero + 1.0, -v], 1) * inverse_depth[:, None]
-        w = self._weights[:, None]
-        normal = du.T @ (w * du) + dv.T @ (w * dv)
-        gradient = du.T @ (self._weights * error[:, 0]) + dv.T @ (self._weights * error[:, 1])
-        return float((w * error**2).sum()), normal, gradient
-
-
-def _rotation(vector: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula."""
-    angle = np.linalg.norm(vector)
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
+        np.multiply(scaled, -y, out=rows[0])
+        np.multiply(scaled, x, out=rows[1])
+        scaled_z = scale * z
+        rows[0, 1] -= scaled_z
+        rows[1, 0] += scaled_z
+        np.multiply(scale, -y, out=rows[2, 0])
+        np.multiply(scale, x, out=rows[2, 1])
+        rows[3, 0] = rows[4, 1] = scale
+        np.negative(scaled, out=rows[5])
+        np.multiply(image - rays, self._root_weights, out=rows[6])
+        flat = rows.reshape(7, -1)
+        sums = flat @ flat.T
+        return float(sums[6, 6]), sums[:6, :6], sums[:6, 6]

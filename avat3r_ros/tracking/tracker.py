@@ -119,9 +119,10 @@ class FaceTracker:
             self._forget_face()
             return _no_face(stamp_s)
         face = faces[0]
-        if self._is_someone_else(face):
+        box = _box(face)
+        if self._is_someone_else(box):
             self._forget_face()
-        self._last_box = _box(face)
+        self._last_box = box
 
         if intrinsics is None:
             intrinsics = assumed_intrinsics(image.shape[1], image.shape[0])
@@ -237,11 +238,11 @@ class FaceTracker:
             self._code_filter.reset()
             self._pose_filter.reset()
 
-    def _is_someone_else(self, face: RawFace) -> bool:
+    def _is_someone_else(self, box: np.ndarray) -> bool:
         """The largest face is now elsewhere: its centre left the last box."""
         if self._last_box is None:
             return False
-        centre = _box(face).mean(0)
+        centre = box.mean(0)
         return bool((centre < self._last_box[0]).any() or (centre > self._last_box[1]).any())
 
     def _calibrated(
