@@ -1,6 +1,7 @@
 """Soft mattes of a person from MediaPipe's selfie segmenter, with edges at photo resolution.
 
-    photo -> square around the head -> 256 x 256 network -> component of the face -> guided filter
+    photo -> square around the head -> 256 x 256 network -> component of the face -> whole face
+          -> guided filter
 
 The network sees a square of a few face sizes only, so that its 256 pixels go to the head; outside
 that square the matte is 0.
@@ -16,6 +17,7 @@ from jaxtyping import Float
 
 from avat3r_ros.capture.rim import without_background
 from avat3r_ros.capture.vision_task import VisionTask
+from avat3r_ros.capture.whole_face import with_whole_face
 from avat3r_ros.parallel import in_threads
 from avat3r_ros.types import FaceState
 
@@ -43,6 +45,9 @@ SOFT_RADIUS_NETWORK_PX, SOFT_EPSILON, SOFT_RANGE = 1.0, 1e-4, (0.15, 0.95)
 
 AROUND_EDGES_NETWORK_PX, GRID_PX = 10.0, 12
 """What the filters see beyond an edge, and the coarsest of their grids that parts keep to."""
+
+DARK_FACE, LIT_FACE = 0.35, 0.45
+"""Pictures whose face box is darker than the first are brightened until it has the second."""
 
 TILE_PX = 48
 """Side of the tiles a guided filter works on: only those that the matte's edge crosses."""
@@ -73,7 +78,10 @@ class Matting(VisionTask):
         )
 
     def matte(
-        self, image: np.ndarray, face_box: tuple[float, float, float, float] | None = None
+        self,
+        image: np.ndarray,
+        face_box: tuple[float, float, float, float] | None = None,
+        landmarks_px: Float[np.ndarray, "n 2"] | None = None,
     ) -> Float[np.ndarray, "h w"]:
         """Soft matte of the person whose face is in the box.
 
@@ -81,6 +89,7 @@ class Matting(VisionTask):
             image: (H, W, 3) uint8 RGB.
             face_box: Left, top, right, bottom of the face landmarks, pixels. Without it the whole
                 image is segmented at once and the largest person kept.
+            landmarks_px: Of the face in the box: it is inside whatever the network sees.
 
         Returns:
             Opacity of the person, float32 in [0, 1], of the image's size; all 0 where none is seen.
@@ -95,7 +104,7 @@ class Matting(VisionTask):
             )
         height, width = image.shape[:2]
         if face_box is None:
-            return self._refined(image, None, np.s_[:height, :width])
+            return self._refined(image, None, None, np.s_[:height, :width])
         left, top, right, bottom = face_box
         if not (left < right and top < bottom and right > 0 and bottom > 0):
             raise ValueError(f"expected a face box (left, top, right, bottom), got {face_box}")
@@ -111,15 +120,18 @@ class Matting(VisionTask):
             image[y0:y1, x0:x1], y0 - y, y + side - y1, x0 - x, x + side - x1, cv2.BORDER_REPLICATE
         )
         box = (left - x, top - y, right - x, bottom - y)
+        square = _well_lit(square, box)
         photo = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
         matte = np.zeros((height, width), np.float32)
-        matte[y0:y1, x0:x1] = self._refined(square, box, photo)[photo]
+        landmarks = None if landmarks_px is None else landmarks_px - [x, y]
+        matte[y0:y1, x0:x1] = self._refined(square, box, landmarks, photo)[photo]
         return matte
 
     def _refined(
         self,
         image: np.ndarray,
         face_box: tuple[float, float, float, float] | None,
+        landmarks_px: np.ndarray | None,
         wanted: tuple[slice, slice],
     ) -> np.ndarray:
         """Matte of a picture, refined in a part of it."""
@@ -129,6 +141,8 @@ class Matting(VisionTask):
         coarse = (self._segment(small) + self._segment(small[:, ::-1])[:, ::-1]) / 2
         scale = np.array([NETWORK_SIDE_PX / width, NETWORK_SIDE_PX / height] * 2)
         coarse = only_one_person(coarse, None if face_box is None else np.array(face_box) * scale)
+        if landmarks_px is not None:
+            coarse = with_whole_face(small, coarse, landmarks_px * scale[:2])
         factor = min(1.0, REFINED_SIDE_PX / max(width, height))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         guide = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -146,11 +160,26 @@ class Matting(VisionTask):
         return np.array(mask, np.float32).reshape(image.shape[:2])
 
 
+def _well_lit(image: np.ndarray, face_box: tuple[float, float, float, float]) -> np.ndarray:
+    """Brighten a picture until its face is as bright as most."""
+    left, top, right, bottom = np.round(face_box).astype(int).clip(0)
+    level = float(image[top : max(bottom, top + 1), left : max(right, left + 1)].mean()) / 255
+    if level >= DARK_FACE:
+        return image
+    gamma = np.log(LIT_FACE) / np.log(max(level, 0.02))
+    return cv2.LUT(image, (255 * (np.arange(256) / 255) ** gamma + 0.5).astype(np.uint8))
+
+
 def cut_out_heads(images: Sequence[np.ndarray], faces: Sequence[FaceState]) -> list[np.ndarray]:
     """Matte the person around each face, (H, W) float32 in [0, 1]."""
     images = [np.ascontiguousarray(image) for image in images]
     with Matting() as matting:
-        return in_threads(matting.matte, images, [face.box_px for face in faces])
+        return in_threads(
+            matting.matte,
+            images,
+            [face.box_px for face in faces],
+            [face.landmarks_px for face in faces],
+        )
 
 
 def only_one_person(

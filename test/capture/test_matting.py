@@ -74,6 +74,14 @@ def test_without_a_box_the_person_is_found(matting):
     assert matting.matte(np.full((256, 256, 3), 127, np.uint8)).max() < 0.5
 
 
+def test_dark_pictures_are_brightened_and_others_stay():
+    image, box = astronaut(), FACE_BOX
+    assert matting_module._well_lit(image, box) is image
+    lit = matting_module._well_lit((image * 0.2).astype(np.uint8), box)
+    face = lit[70:176, 180:270].mean() / 255
+    assert abs(face - matting_module.LIT_FACE) < 0.05
+
+
 def test_components_follow_the_box():
     matte = np.zeros((64, 64), np.float32)
     matte[10:40, 5:25] = 1.0
