@@ -32,6 +32,16 @@ def test_face_is_in_and_background_out(matting):
     assert matte[:100, :120].max() < 0.05, "the wall left of her"
 
 
+def test_a_face_that_fills_the_photo_is_in(matting):
+    """Most of the square lies outside such photos and is made up."""
+    for rows, columns in ((slice(39, 187), slice(127, 323)), (slice(50, 182), slice(0, 482))):
+        left, top, right, bottom = FACE_BOX
+        across, down = columns.start, rows.start
+        box = (left - across, top - down, right - across, bottom - down)
+        matte = matting.matte(np.ascontiguousarray(astronaut()[rows, columns]), box)
+        assert matte[84 - down : 164 - down, 193 - across : 257 - across].min() > 0.95
+
+
 def test_result_does_not_depend_on_where_the_face_is(matting):
     image = np.zeros((700, 800, 3), np.uint8) + np.array([200, 190, 185], np.uint8)
     image[150:662, 250:762] = astronaut()
