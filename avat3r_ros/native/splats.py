@@ -194,7 +194,8 @@ class SplatWorkspace:
             channels: (C, H, W, scene.num_channels) float32.
             alphas: (C, H, W) float32.
             image_bytes: (C, H, W, 3) uint8, or (C, H, W, 4) with alpha, for which the scene should
-                have no background; needs three colour channels.
+                have no background; needs three colour channels. Without other outputs, what
+                would change a byte by a quarter at most is left out.
             bgr: Channel order of `image_bytes`.
             premultiplied: Leave the colours beside an alpha multiplied by it, for compositing;
                 otherwise they are divided by it, as in PNG.

@@ -64,6 +64,24 @@ def test_image_equals_the_reference(make_scene, instruction_set, seed, num_color
     assert (channels[0] - expected.channels).abs().max() < 6e-3
 
 
+def test_bytes_alone_leave_out_no_more_than_a_quarter_of_a_step(make_scene, instruction_set):
+    scene = make_scene(3, num=900, far=0.3)  # far more than the pixels' transmittance lasts for
+    scene.opacities[::2] = 0.97
+    images = torch.empty(2, HEIGHT, WIDTH, 3, dtype=torch.uint8)
+    channels = torch.empty(1, HEIGHT, WIDTH, 3)
+    for image, others in ((images[:1], {}), (images[1:], {"channels": channels})):
+        native.SplatWorkspace().forward(
+            native.SplatScene(*(getattr(scene, name) for name in NAMES), scene.Ks, WIDTH, HEIGHT),
+            image_bytes=image,
+            instruction_set=instruction_set,
+            **others,
+        )
+    rounding = (images - 255 * channels).abs()
+    assert rounding[1].max() < 0.5 + 1e-3
+    assert rounding[0].max() < 0.5 + 0.25
+    assert (images[0] != images[1]).any()  # else nothing was left out
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGB+D"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_gradients_equal_the_reference(make_scene, instruction_set, monkeypatch, mode, seed):

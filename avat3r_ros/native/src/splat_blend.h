@@ -236,6 +236,9 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
   sort_tile(lists.entries + begin, end - begin, sort_scratch);
   const Floats min_log2 = broadcast(kLog2MinAlpha), max_alpha = broadcast(kMaxAlpha);
   const Floats limit = broadcast(kMinTransmittance);
+  // A block ends with its last pixel: nothing that a byte would show comes after.
+  const bool numbers = kKeep || images.channels || images.alphas || images.depths;
+  const Floats block_limit = broadcast(numbers ? kMinTransmittance : kMinShown);
   Batch batch;
   for (int64_t first = begin; first < end && active; first += kBatch) {
     const int64_t next = first + kBatch < end ? first + kBatch : end;
@@ -277,7 +280,7 @@ static void blend_tile_channels(const BlendTask& task, const Avat3rSplatOptions&
             last = select(open & hit, broadcast_int(entry), last);
           }
         }
-        if (__builtin_expect(!any(open), 0)) {
+        if (__builtin_expect(!any(above(product, block_limit)), 0)) {
           active &= ~(1u << block);
           break;
         }

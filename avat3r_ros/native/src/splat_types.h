@@ -14,7 +14,8 @@
 // The image is gsplat 1.5's: a blur of eps2d is added to the screen covariance, the mean is clamped
 // to 15 % outside the image where the projection is linearised, alpha = min(0.999, opacity
 // exp(-sigma)), contributions below 1/255 are dropped, and blending stops before the splat that
-// would bring the transmittance to 1e-4 or less.
+// would bring the transmittance to 1e-4 or less. Where nothing but bytes leaves, a block of pixels
+// ends once all of them let less than 1/1024 through.
 #pragma once
 #include <cstdint>
 
@@ -33,6 +34,7 @@ constexpr float kMaxAlpha = 0.999f;
 constexpr float kMinAlpha = 1.f / 255.f;
 constexpr float kLog2MinAlpha = -7.994353437f;
 constexpr float kMinTransmittance = 1e-4f;
+constexpr float kMinShown = 1.f / 1024;  // what lies behind changes a byte by a quarter at most
 constexpr float kMaxExtent = 3.33f;      // standard deviations
 constexpr float kFrustumMargin = 0.15f;  // of the image size
 
