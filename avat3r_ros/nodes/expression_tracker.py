@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -27,6 +27,7 @@ from avat3r_ros.nodes.hand_over import LocalImage
 from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode, run
+from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.parameters import ranged
 from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.nodes.transforms import TransformSender
@@ -68,7 +69,7 @@ class ExpressionTrackerNode(ManagedNode):
     def __init__(self, **options: object) -> None:
         configs = {"": TrackerConfig, "smoothing.": SmoothingConfig}
         super().__init__("expression_tracker", configs, **options)
-        self._images: Mailbox[Image | CompressedImage] = Mailbox()
+        self._images: Mailbox[LocalImage] | NewestMessage = Mailbox()
         self._info: CameraInfo | None = None
         self._enabled = True
         self._tracker_lock = threading.Lock()
@@ -89,16 +90,18 @@ class ExpressionTrackerNode(ManagedNode):
         image = ("image_raw", Image)
         if config.compressed:
             image = ("image_raw/compressed", CompressedImage)
-        newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._subscriptions_made = []
-        for topic, kind, take, qos in (
-            (*image, self._on_image, newest_only),
-            ("camera_info", CameraInfo, self._on_info, qos_profile_sensor_data),
-        ):
-            if self.local.carries(topic):
-                self.local.listen(topic, take)
-            else:
-                self._subscriptions_made.append(self.create_subscription(kind, topic, take, qos))
+        self._images = Mailbox()
+        if self.local.carries(image[0]):
+            self.local.listen(image[0], self._on_local_image)
+        else:
+            self._images = NewestMessage(self, image[1], image[0])
+        self._info_subscription = None
+        if self.local.carries("camera_info"):
+            self.local.listen("camera_info", self._on_info)
+        else:
+            self._info_subscription = self.create_subscription(
+                CameraInfo, "camera_info", self._on_info, qos_profile_sensor_data
+            )
         self._services_made = [
             self.create_service(Trigger, "~/calibrate", self._on_calibrate),
             self.create_service(SetBool, "~/enable", self._on_enable),
@@ -121,16 +124,19 @@ class ExpressionTrackerNode(ManagedNode):
         """Free the tracker and the interface."""
         self._tracker.close()
         self.destroy_lifecycle_publisher(self._publisher)
-        self.local.leave("image_raw", self._on_image)
+        self.local.leave("image_raw", self._on_local_image)
         self.local.leave("camera_info", self._on_info)
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
+        if isinstance(self._images, NewestMessage):
+            self._images.close()
+        self._images = Mailbox()
+        if self._info_subscription is not None:
+            self.destroy_subscription(self._info_subscription)
         for service in self._services_made:
             self.destroy_service(service)
 
     def wake_workers(self) -> None:
         """End the wait for an image."""
-        self._images.bell.set()
+        self._images.wake()
 
     def health(self) -> tuple[bytes, str]:
         """Warn while there is nothing to track."""
@@ -142,9 +148,9 @@ class ExpressionTrackerNode(ManagedNode):
             return DiagnosticStatus.WARN, self._problem
         return DiagnosticStatus.OK, f"tracking at {self.times.rate_hz('track'):.0f} images/s"
 
-    def _on_image(self, msg: Image | CompressedImage | LocalImage) -> None:
+    def _on_local_image(self, image: LocalImage) -> None:
         if self.is_active and self._enabled:
-            self._images.put(msg)
+            self._images.put(image)
 
     def _on_info(self, msg: CameraInfo) -> None:
         self._info = msg
@@ -170,9 +176,10 @@ class ExpressionTrackerNode(ManagedNode):
         return response
 
     def _track(self, stop: threading.Event) -> None:
+        self._images.take()  # of before the activation
         while not stop.is_set():
             msg = self._images.wait_and_take(0.2)
-            if msg is None:
+            if msg is None or not self._enabled or stop.is_set():
                 continue
             try:
                 with self.times.measure("decode"):

@@ -45,3 +45,7 @@ class Mailbox(Generic[T]):
         self.bell.wait(timeout_s)
         self.bell.clear()
         return self.take()
+
+    def wake(self) -> None:
+        """End the wait."""
+        self.bell.set()

@@ -1,0 +1,35 @@
+"""Messages that a thread waits for by itself, beside an executor that serves the same node."""
+
+import threading
+import time
+
+import rclpy
+from std_msgs.msg import Header
+
+from avat3r_ros.nodes.newest_message import NewestMessage
+
+
+def test_only_the_newest_message_is_left_for_the_one_who_waits(graph):
+    node = graph.add(rclpy.create_node("reader"))
+    messages = NewestMessage(node, Header, "words")
+    publisher = graph.publisher(Header, "words")
+    assert messages.wait_and_take(0.01) is None
+    for word in ("first", "second"):
+        publisher.publish(Header(frame_id=word))
+    graph.spin(0.3)  # the executor must not take them
+    assert messages.wait_and_take(5.0).frame_id == "second"
+    assert messages.take() is None
+    messages.close()
+
+
+def test_waking_ends_the_wait_of_another_thread(graph):
+    node = graph.add(rclpy.create_node("reader"))
+    messages = NewestMessage(node, Header, "words")
+    got: list[object] = []
+    waiting = threading.Thread(target=lambda: got.append(messages.wait_and_take(30.0)))
+    waiting.start()
+    time.sleep(0.05)
+    messages.wake()
+    waiting.join(timeout=10.0)
+    assert got == [None]
+    messages.close()
