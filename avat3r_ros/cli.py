@@ -255,6 +255,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--people", type=int, default=16, help="made-up people, where there are no photos"
     )
     evaluate.add_argument(
+        "--picture-size",
+        type=int,
+        default=256,
+        metavar="PX",
+        help="side of the pictures that are compared; their photos are twice as large",
+    )
+    evaluate.add_argument(
         "--ict-facekit",
         metavar="FILE",
         help="ICT-FaceKit as .npz: a third of the people are of this head model, not trained on",

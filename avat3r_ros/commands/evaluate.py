@@ -46,6 +46,10 @@ def _on_people(args: argparse.Namespace) -> int:
         raise ValueError(
             f"expected --people >= 1 and --pictures >= 0, got {args.people} and {args.pictures}"
         )
+    if args.picture_size % 16 or args.picture_size < 64:
+        raise ValueError(
+            f"expected --picture-size to be a multiple of 16 from 64 on, got {args.picture_size}"
+        )
     torch.set_num_threads(1)  # tensors are small, and times of the optimisation can be compared
     template = HeadTemplate.load()
     if args.untrained:
@@ -72,6 +76,7 @@ def _on_people(args: argparse.Namespace) -> int:
     about = {
         "weights": "untrained" if args.untrained else args.preset,
         "people": _whom(args, len(results)),
+        "pictures": f"{args.picture_size}x{args.picture_size} pixels",
         "references and codes": "as in use: photos and driver are tracked, the template is fitted",
         "optimised for": f"{args.optimise_seconds:g} s of processor time",
         "processor time": f"{time.process_time() - started:.0f} s",
@@ -106,7 +111,11 @@ def _held_out(
     A seed in whose photos the tracker finds no face is passed over, as no avatar could be built.
     """
     folder, others = args.people_folder, _num_ict(args)
-    kept = None if folder is None else PeopleFolder(folder, network.config, "tracked")
+    kept = (
+        None
+        if folder is None
+        else PeopleFolder(folder, network.config, "tracked", picture_size=args.picture_size)
+    )
     for seed in (*range(args.people - others), *ICT_SEEDS[:others]):
         if kept is not None and kept.path(seed).is_file():
             yield kept.load(seed)
@@ -119,6 +128,7 @@ def _held_out(
                 "tracked",
                 template,
                 casual=own,
+                picture_size=args.picture_size,
                 ict_facekit=None if own else args.ict_facekit,
             )
         except FaceNotFoundError as error:

@@ -42,6 +42,7 @@ from avat3r_ros.model.config import Avat3rConfig, preset
 from avat3r_ros.model.network import Avat3r
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess
+from avat3r_ros.model.seams import without_seams
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Avatar, Gaussians, ReferenceViews
 
@@ -78,6 +79,7 @@ def build_avatar(
     config = preset("tiny") if network is None else network.config
     digest = "" if network is None else weights_sha256(network)
     template = HeadTemplate.load() if network is None else network.template
+    views = without_seams(views, config, template)
     base = build_base_guess(views, config, template)
     tensors = _stored(base, views)
     if network is not None and digest:

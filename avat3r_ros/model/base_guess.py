@@ -29,7 +29,6 @@ from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.outlines import within_outlines
 from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
-from avat3r_ros.model.seams import without_seams
 from avat3r_ros.model.template_fill import (
     TemplateGaussians,
     fill_unseen_surfaces,
@@ -80,12 +79,10 @@ def build_base_guess(
     """
     if config.motion_prior == "template" and template is None:
         raise ValueError("motion_prior='template' needs the head template, got None")
-    shown = views
     keep = (views.confidence > config.confidence_threshold) & (views.masks > SEEN_MASK)
     if config.motion_prior == "template":
         assert template is not None
         keep &= ~misread_pixels(views, template)
-        shown = without_seams(views, template, keep[:, 0])
     pixels = keep.flatten().nonzero()[:, 0]
     if not len(pixels):
         raise ValueError(
@@ -97,7 +94,7 @@ def build_base_guess(
     footprints = _footprints(views, means, view_rows)
     if not config.position_skip:
         means = _ray_anchors(views).flatten(0, 2)[pixels]
-    colors = _gather(_unmixed_colors(shown), pixels)
+    colors = _gather(_unmixed_colors(views), pixels)
     if not config.color_skip:
         colors = torch.full_like(colors, 0.5)
     confidence = views.confidence.flatten()[pixels].clamp(0, 1)

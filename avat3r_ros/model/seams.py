@@ -15,10 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool
 from scipy.sparse import csr_matrix, diags
 from torch import Tensor
 
+from avat3r_ros.mattes import SEEN_MASK
+from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.template_colors import (
     SKIN,
     groups_of_pixels,
@@ -35,24 +36,26 @@ BLURS = 12
 MAX_DIFFERENCE = 0.2
 """Photos that differ by more at a vertex show different things there, as hair beside a cheek."""
 
-STRENGTH = 0.5
-"""Share of the way to the mean. The shipped network, which is told how other photos differ, goes
-the rest: with 1 the base guess gains 0.04 dB more, and with the network seams turn inside out."""
-
 MIN_PIXELS = 0.5
 """A photo shows a vertex from this many pixels around it on."""
 
 
 def without_seams(
-    views: ReferenceViews, template: HeadTemplate, kept: Bool[Tensor, "v h w"]
+    views: ReferenceViews, config: Avat3rConfig, template: HeadTemplate | None
 ) -> ReferenceViews:
     """Return the same references, the colours of their skin moved so that they meet.
 
+    For base guess and network alike, before either sees them: a network that is told how photos
+    differ would turn seams inside out that only the base guess is without.
+
     Args:
-        views: References, bound to the template.
-        template: Their head template.
-        kept: Pixels that become Gaussians.
+        views: References on the CPU.
+        config: Their network's; without a motion prior the references stay as they are.
+        template: The head template `views.binding` refers to; not needed without a motion prior.
     """
+    if config.motion_prior == "none" or template is None:
+        return views
+    kept = ((views.confidence > config.confidence_threshold) & (views.masks > SEEN_MASK))[:, 0]
     triangles, count = template.triangles.long(), len(template.neutral)
     on_skin = (groups_of_pixels(views, template) == SKIN) & (views.masks[:, 0] > 0.95)
     images = views.images.float().permute(0, 2, 3, 1)
@@ -81,7 +84,7 @@ def without_seams(
     met = images.clone()
     for view, (corners, weights) in enumerate(places):
         change = torch.from_numpy(blur @ lacks[view].numpy())
-        met[view][on_skin[view]] += STRENGTH * (change[corners] * weights[..., None]).sum(1)
+        met[view][on_skin[view]] += (change[corners] * weights[..., None]).sum(1)
     return replace(views, images=met.clamp(0, 1).permute(0, 3, 1, 2).contiguous())
 
 

@@ -2,6 +2,7 @@
 
     geometry:    |means - truth| of sampled points in many expressions           (no rendering)
     photometric: 0.8 L1 + 0.2 (1 - SSIM) of rendered targets, coverage, and mild regularity
+    perceptual:  late, as in the paper: local structure, which L1 alone leaves soft
 
 PSNR does not show whether a face animates, and a photometric loss alone finds colours before
 motion: geometry comes first and stays.
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from avat3r_ros.training.metrics import ssim_map
+from avat3r_ros.training.metrics import perceptual_distance, ssim_map
 from avat3r_ros.types import Gaussians
 
 _HUBER_M = 0.01
@@ -32,14 +33,16 @@ class LossWeights:
         l1: Mean absolute difference of rendered and target colours (0.8 as in the paper).
         ssim: 1 - SSIM (0.2 as in the paper).
         coverage: Mean absolute difference of rendered alpha and target mask.
+        perceptual: `metrics.perceptual_distance` in the mask.
         growth: Mean squared change of log scale.
         fading: Mean squared change of opacity.
     """
 
-    geometry: float = 1.0
+    geometry: float = 0.2
     l1: float = 0.8
     ssim: float = 0.2
     coverage: float = 0.2
+    perceptual: float = 0.3
     growth: float = 0.002
     fading: float = 0.02
 
@@ -77,6 +80,8 @@ def photometric_losses(
     masks: Float[Tensor, "t 1 h w"],
     background: Float[Tensor, "3"],
     counted: Bool[Tensor, "t 1 h w"] | None = None,
+    *,
+    perceptual: bool = False,
 ) -> dict[str, Float[Tensor, ""]]:
     """Compare rendered targets with the truth over one background colour.
 
@@ -87,16 +92,20 @@ def photometric_losses(
         masks: Target coverage.
         background: RGB; varied between steps, so that holes and halos cannot hide in black.
         counted: Pixels that are compared; all if None.
+        perceptual: Compare local structure, too; sides are divisible by 16.
     """
     target = images + (1 - masks) * background[:, None, None]
     # Means over the head's area, not the image's: pictures with small heads count as much.
     weight = torch.ones_like(masks) if counted is None else counted.to(masks)
     area = (weight * masks).mean().clamp(min=0.05)
-    return {
+    terms = {
         "l1": (weight * (rgb - target).abs()).mean() / area,
         "ssim": (weight * (1 - ssim_map(rgb, target))).mean() / area,
         "coverage": (weight * (alpha - masks).abs()).mean() / area,
     }
+    if perceptual:
+        terms["perceptual"] = perceptual_distance(rgb, target, weight * masks).mean()
+    return terms
 
 
 def regularity_losses(changed: Gaussians, base: Gaussians) -> dict[str, Float[Tensor, ""]]:

@@ -15,6 +15,7 @@ from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.evidence import Evidence
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
+from avat3r_ros.model.seams import without_seams
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.metrics import widened
@@ -71,11 +72,13 @@ def make_person(
     cameras_per_code: int = 2,
     casual: bool = False,
     close_ups: bool = False,
+    picture_size: int | None = None,
     ict_facekit: str | Path | None = None,
 ) -> TrainingPerson:
     """Draw a person, make references of their photos, and place the base guess.
 
-    Arguments as those of `training_sample` and `person_from_sample`.
+    Arguments as those of `training_sample` and `person_from_sample`; `picture_size` is the side of
+    the targets, pixels, that of the references' images if None.
 
     Raises:
         ValueError: People of another head model can only be tracked.
@@ -84,7 +87,7 @@ def make_person(
     sample = training_sample(
         seed,
         template,
-        image_size=config.image_size,
+        image_size=picture_size or config.image_size,
         num_codes=num_codes,
         cameras_per_code=cameras_per_code,
         casual=casual,
@@ -97,7 +100,8 @@ def make_person(
 
 def prepare_person(person: Person, config: Avat3rConfig, template: HeadTemplate) -> TrainingPerson:
     """Place the base guess and look up where its points truly go."""
-    base = build_base_guess(person.views, config, template)
+    views = without_seams(person.views, config, template)
+    base = build_base_guess(views, config, template)
     points = (person.surfaces.triangle_ids.flatten()[base.pixel_indices] >= 0).nonzero()[:, 0]
     pixels = base.pixel_indices[points]
     before = person.photographed_positions(pixels)
@@ -107,7 +111,7 @@ def prepare_person(person: Person, config: Avat3rConfig, template: HeadTemplate)
     first = changed.nonzero()[:, 0]
     return TrainingPerson(
         seed=person.seed,
-        views=person.views,
+        views=views,
         base=base,
         points=points,
         before=before,

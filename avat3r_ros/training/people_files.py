@@ -37,12 +37,20 @@ class PeopleFolder:
         folder: Created if missing.
         config: Network the base guesses are for.
         prior: How the references are made.
+        picture_size: Side of the targets, pixels; that of the references' images if None.
 
     Raises:
         ValueError: The folder holds people made for something else.
     """
 
-    def __init__(self, folder: str | Path, config: Avat3rConfig, prior: Prior) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Avat3rConfig,
+        prior: Prior,
+        *,
+        picture_size: int | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -50,6 +58,7 @@ class PeopleFolder:
             "fields": sorted(_leaves(TrainingPerson, "")),
             "prior": prior,
             "image_size": config.image_size,
+            "picture_size": picture_size or config.image_size,
             "motion_prior": config.motion_prior,
             "position_skip": config.position_skip,
             "color_skip": config.color_skip,

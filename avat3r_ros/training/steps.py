@@ -58,6 +58,7 @@ def step_loss(
     rng: np.random.Generator,
     *,
     with_pictures: bool,
+    perceptual: bool = False,
 ) -> tuple[Float[Tensor, ""], dict[str, float]]:
     """Mean loss over some people.
 
@@ -68,13 +69,14 @@ def step_loss(
         rng: Source of all choices.
         with_pictures: Decode all Gaussians in one expression for pictures and geometry; otherwise a
             sample of them in several expressions for geometry alone, which is cheaper.
+        perceptual: Compare the local structure of pictures, too.
 
     Returns:
         The loss, and scalars for the log: the terms, and millimetres of moving points.
     """
     losses, scalars = [], []
     for terms, measured in (
-        _picture_terms(network, people, config, rng)
+        _picture_terms(network, people, config, rng, perceptual)
         if with_pictures
         else _geometry_terms(network, people, config, rng)
     ):
@@ -117,7 +119,11 @@ def _geometry_terms(
 
 
 def _picture_terms(
-    network: Avat3r, people: Sequence[TrainingPerson], config: StepConfig, rng: np.random.Generator
+    network: Avat3r,
+    people: Sequence[TrainingPerson],
+    config: StepConfig,
+    rng: np.random.Generator,
+    perceptual: bool,
 ) -> list[Terms]:
     prefixes = network.encode_many(
         [one.views for one in people],
@@ -144,6 +150,7 @@ def _picture_terms(
             targets.masks[shown].to(device),
             background,
             None if one.shared is None else one.shared[shown],
+            perceptual=perceptual,
         )
         pixels = prefix.base.num_pixels
         still = prefix.base_gaussians(code)

@@ -61,6 +61,7 @@ class TrainingConfig:
         prior: "tracked": references and codes as in use; "fitted": references with imitated errors,
             true codes; "exact": no errors (references.py).
         geometry_share: Share of the steps that look at positions alone, without pictures.
+        perceptual_from: Share of the steps before the perceptual term joins; 1 leaves it out.
         people_per_step: People averaged over in a step; more: less noise, slower.
         start_from: Preset or checkpoint folder whose weights are trained on; None draws them from
             the seed.
@@ -93,6 +94,7 @@ class TrainingConfig:
     seed: int = 0
     prior: Prior = "tracked"
     geometry_share: float = 0.3
+    perceptual_from: float = 0.3
     people_per_step: int = 1
     start_from: str | None = None
     people: int = 256
@@ -127,7 +129,7 @@ class TrainingConfig:
                 "expected people_per_step <= crowd_size <= steps_per_person, got "
                 f"{self.people_per_step}, {self.crowd_size} and {self.steps_per_person}"
             )
-        for name in ("geometry_share", "ema"):
+        for name in ("geometry_share", "perceptual_from", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
         if self.people and self.people < self.crowd_size:
@@ -275,6 +277,7 @@ class _Run:
                 config.step,
                 rng,
                 with_pictures=bool(rng.random() >= config.geometry_share),
+                perceptual=self.step >= config.perceptual_from * config.steps,
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

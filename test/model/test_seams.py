@@ -1,17 +1,22 @@
 """Photos in different light meet where their pixels do."""
 
+from dataclasses import replace
+
 import torch
 
-from avat3r_ros.model.seams import MAX_DIFFERENCE, STRENGTH, without_seams
+from avat3r_ros.model import preset
+from avat3r_ros.model.seams import MAX_DIFFERENCE, without_seams
+
+CONFIG = preset("debug")
 
 
 def two_photos(template, head, change):
-    """Two photos of a face, all of whose pixels are kept; the second is darker by `change`."""
+    """Two photos of a face; the second is darker by `change`."""
     views = head.fake_views(template, num_views=2, size=64)
     skin = template.region_mask("skin", "lips")[views.binding.triangle_ids.clamp(min=0)]
     skin &= views.binding.triangle_ids >= 0
     views.images[1] -= change * skin[1]
-    return views, skin, views.masks[:, 0] > 0.5
+    return views, skin
 
 
 def gap(views, skin):
@@ -21,11 +26,11 @@ def gap(views, skin):
 
 
 def test_skin_of_two_photos_comes_nearer_and_keeps_its_details(template, head):
-    views, skin, kept = two_photos(template, head, 0.1)
+    views, skin = two_photos(template, head, 0.1)
     detail = 0.03 * (torch.arange(64) % 2) * skin[0]
     views.images[0] += detail
-    before, met = gap(views, skin), without_seams(views, template, kept)
-    assert before > 0.09 and abs(gap(met, skin) - (1 - STRENGTH) * before) < 0.02
+    before, met = gap(views, skin), without_seams(views, CONFIG, template)
+    assert before > 0.09 and abs(gap(met, skin)) < 0.02
     change = (met.images - views.images)[0, 0]
     inner = skin[0][:, 1:] & skin[0][:, :-1]
     # From pixel to pixel hardly anything is new.
@@ -35,19 +40,24 @@ def test_skin_of_two_photos_comes_nearer_and_keeps_its_details(template, head):
 
 
 def test_where_a_photo_shows_something_else_it_stays(template, head):
-    views, skin, kept = two_photos(template, head, MAX_DIFFERENCE + 0.1)
-    assert abs(gap(without_seams(views, template, kept), skin) - gap(views, skin)) < 0.03
+    views, skin = two_photos(template, head, MAX_DIFFERENCE + 0.1)
+    assert abs(gap(without_seams(views, CONFIG, template), skin) - gap(views, skin)) < 0.03
 
 
 def test_where_one_photo_alone_is_kept_it_stays(template, head):
-    views, skin, kept = two_photos(template, head, 0.1)
-    kept[1] = False
-    met = without_seams(views, template, kept)
+    views, skin = two_photos(template, head, 0.1)
+    views.confidence[1] = 0
+    met = without_seams(views, CONFIG, template)
     assert (met.images[0] - views.images[0]).abs().max() < 1e-5
-    assert abs(gap(met, skin) - (1 - STRENGTH) * gap(views, skin)) < 0.02
+    assert abs(gap(met, skin)) < 0.02
 
 
 def test_a_single_photo_stays_as_it_is(template, head):
     views = head.fake_views(template, num_views=1)
-    met = without_seams(views, template, views.masks[:, 0] > 0.5)
+    met = without_seams(views, CONFIG, template)
     torch.testing.assert_close(met.images, views.images, atol=1e-5, rtol=0)
+
+
+def test_without_a_motion_prior_references_stay(template, head):
+    views, _ = two_photos(template, head, 0.1)
+    assert without_seams(views, replace(CONFIG, motion_prior="none"), None) is views

@@ -159,8 +159,8 @@ def test_flicker_is_taken_over_the_whole_ramp(small_person):
 def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped(
     small_person, tmp_path, monkeypatch, capsys
 ):
-    def make_person(seed, config, prior, template, *, casual, ict_facekit):
-        assert casual and ict_facekit is None
+    def make_person(seed, config, prior, template, *, casual, picture_size, ict_facekit):
+        assert casual and picture_size == 512 and ict_facekit is None
         if seed == 1:
             raise FaceNotFoundError("person 1: no face found in a photo")
         if seed == 3:
@@ -172,6 +172,7 @@ def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped
     monkeypatch.setattr(evaluate, "QUICK_OPTIMISE_S", 0.0)
     monkeypatch.setattr(evaluate, "QUICK_PEOPLE", 6)
     command = ["evaluate", "--preset", "debug", "--untrained", "--quick", "--pictures", "1"]
+    command += ["--picture-size", "512"]
     args = make_parser().parse_args([*command, "-o", str(tmp_path)])
     assert evaluate.run(args) == 0
     stored = json.loads((tmp_path / "scores.json").read_text())
@@ -179,6 +180,12 @@ def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped
     assert "optimised" not in stored["scores"]
     assert str(stored["about"]["people"]).startswith("2 of the seeds 0 to 5")
     assert "report.html" in capsys.readouterr().out
+
+
+def test_sizes_that_do_not_halve_four_times_are_refused():
+    args = make_parser().parse_args(["evaluate", "--picture-size", "250", "-o", "x"])
+    with pytest.raises(ValueError, match="multiple of 16 from 64 on, got 250"):
+        evaluate.run(args)
 
 
 def test_photos_and_targets_come_together():

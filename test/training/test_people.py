@@ -41,6 +41,8 @@ def test_people_made_for_something_else_are_refused(small_person, tmp_path):
     PeopleFolder(tmp_path, DEBUG, "fitted")
     with pytest.raises(ValueError, match="made for"):
         PeopleFolder(tmp_path, DEBUG, "exact")
+    with pytest.raises(ValueError, match="made for"):
+        PeopleFolder(tmp_path, DEBUG, "fitted", picture_size=512)
     with pytest.raises(FileNotFoundError, match="no person 7"):
         PeopleFolder(tmp_path, DEBUG, "fitted").load(7)
 

@@ -51,7 +51,7 @@ def test_loss_falls_on_one_person(small_person, template):
     network = Avat3r(preset("debug"), template)
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     losses = []
-    for step in range(32):
+    for step in range(48):
         loss, scalars = step_loss(
             network,
             [small_person],
@@ -80,6 +80,15 @@ def test_both_losses_reach_every_parameter(small_person, template):
     silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert not silent
     assert {"geometry", "l1", "ssim", "coverage", "growth", "fading"} <= set(scalars)
+
+
+def test_local_structure_joins_late(crowd, template, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "LOG_EVERY", 1)
+    config = dataclasses.replace(CONFIG, geometry_share=0.0, perceptual_from=0.5)
+    train(config, tmp_path / "run", template=template)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert ["perceptual" in line for line in lines] == [False] * 3 + [True] * 3
+    assert all(0 < line["perceptual"] < 1 for line in lines[3:])
 
 
 def test_training_starts_from_other_weights(crowd, template, tmp_path):
