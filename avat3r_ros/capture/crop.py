@@ -1,6 +1,7 @@
 """Square crops of the head: one metric box for all photos, background and shoulders removed.
 
-photo, matte ──► square around the box's projection ──► image_size² pixels, matte multiplied in
+photo, matte ──► square around the box's projection ──► image_size² pixels
+hair that a matte cuts off and others show comes back ──► matte multiplied in
 neck plane (head frame) ──► everything below it is background
 """
 
@@ -9,9 +10,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from avat3r_ros import native
+from avat3r_ros.capture.cut_hair import with_cut_hair
 from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.rim import without_spill
 from avat3r_ros.capture.template_fit import TemplateFit
@@ -85,19 +87,28 @@ def crop_heads(
             )
 
     def crop(view: int) -> tuple[np.ndarray, ...]:
-        """Picture, mask, hair and intrinsics."""
-        pose = fit.camera_from_head[view]
-        square = _crop_square(fit.intrinsics[view], pose)
+        """Picture, mask, where the photo is, and intrinsics."""
+        square = _crop_square(fit.intrinsics[view], fit.camera_from_head[view])
         k = crop_and_resize_intrinsics(fit.intrinsics[view], *square, image_size)
         picture = _resample(images[view], *square, image_size)
         mask = _resample(mattes[view], *square, image_size).clip(0, 1)
-        picture = without_spill(picture, mask)
-        vertices = template.vertices(identity, codes[view]).numpy()
-        above, hair = _above_neck_cut(vertices, template, k, pose, picture, mask, chin)
-        mask = mask * above
-        return (picture * mask[..., None]).transpose(2, 0, 1), mask[None], hair[None], k
+        return picture, mask, _inside(images[view], *square, image_size), k
 
-    crops, masks, hairs, intrinsics = zip(*in_threads(crop, range(len(images))), strict=True)
+    pictures, masks, shown, intrinsics = zip(*in_threads(crop, range(len(images))), strict=True)
+    masks = with_cut_hair(pictures, masks, shown, intrinsics, fit.camera_from_head, chin)
+
+    def cut(view: int) -> tuple[np.ndarray, ...]:
+        """Picture without background and shoulders, mask and hair."""
+        mask = masks[view]
+        picture = without_spill(pictures[view], mask)
+        vertices = template.vertices(identity, codes[view]).numpy()
+        above, hair = _above_neck_cut(
+            vertices, template, intrinsics[view], fit.camera_from_head[view], picture, mask, chin
+        )
+        mask = mask * above
+        return (picture * mask[..., None]).transpose(2, 0, 1), mask[None], hair[None]
+
+    crops, masks, hairs = zip(*in_threads(cut, range(len(images))), strict=True)
     return HeadCrops(
         images=torch.from_numpy(np.stack(crops)).float().clamp(0, 1),
         masks=torch.from_numpy(np.stack(masks)).float(),
@@ -146,6 +157,15 @@ def _resample(image: np.ndarray, left: float, top: float, size: float, out: int)
     return cv2.warpAffine(
         part, inverse, (out, out), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=0
     )
+
+
+def _inside(
+    image: np.ndarray, left: float, top: float, size: float, out: int
+) -> Bool[np.ndarray, "out out"]:
+    """Which pixels of a square on an out x out grid lie inside the image."""
+    row, column = (start + size / out * (np.arange(out) + 0.5) for start in (top, left))
+    height, width = image.shape[:2]
+    return ((row > 1) & (row < height - 1))[:, None] & (column > 1) & (column < width - 1)
 
 
 def _above_neck_cut(

@@ -50,7 +50,7 @@ SOFT_RADIUS_NETWORK_PX, SOFT_EPSILON, SOFT_RANGE = 1.0, 1e-4, (0.15, 0.95)
 AROUND_EDGES_NETWORK_PX, GRID_PX = 10.0, 12
 """What the filters see beyond an edge, and the coarsest of their grids that parts keep to."""
 
-DARK_FACE, LIT_FACE = 0.35, 0.45
+DARK_FACE, LIT_FACE = 0.25, 0.45
 """Pictures whose face box is darker than the first are brightened until it has the second."""
 
 TILE_PX = 48

@@ -11,9 +11,9 @@ import numpy as np
 from avat3r_ros.mattes import SEEN_MASK, parts_touching
 from avat3r_ros.priors.view import (
     DEPTH_TOLERANCE_M,
-    SKULL_CENTER_HEAD_M,
     ReferenceView,
 )
+from avat3r_ros.rig.framing import SKULL_CENTER_HEAD_M
 
 MATTE_TOLERANCE_M = 0.012
 """How far outside another photo's matte a point may be: so good are fits of skulls and hair."""

@@ -10,11 +10,8 @@ from avat3r_ros import native
 from avat3r_ros.geometry import invert_pose
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.framing import SKULL_CENTER_HEAD_M, SKULL_RADII_M
 from avat3r_ros.types import HeadCrops
-
-SKULL_CENTER_HEAD_M = np.array([0.0, 0.025, -0.085])
-SKULL_RADII_M = np.array([0.078, 0.105, 0.1])
-"""Ellipsoid about the mean skull. What lies off the mesh lies on larger copies of it."""
 
 CONTINUATION_M = 0.012
 """How far from the mesh its depth still governs the depth of what is off it."""
@@ -119,8 +116,9 @@ class ReferenceView:
     def _beside_skull(self) -> tuple[np.ndarray, np.ndarray]:
         """Rays of all pixels with unit z in the camera frame, and how deep they pass the skull.
 
-        A ray that misses the skull touches exactly one larger copy of its ellipsoid, at the point
-        where the ellipsoid's own metric is smallest.
+        What lies off the mesh lies on larger copies of the skull's ellipsoid. A ray that misses the
+        skull touches exactly one of them, at the point where the ellipsoid's own metric is
+        smallest.
         """
         column, row = np.meshgrid(np.arange(self.width) + 0.5, np.arange(self.height) + 0.5)
         rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(self.intrinsics).T

@@ -9,6 +9,10 @@ BOX_CENTER_HEAD_M = np.array([0.0, 0.0, -0.08])
 BOX_SIZE_M = 0.32
 """Side of the crop at the middle's distance: head and neck, and 4 cm of hair above."""
 
+SKULL_CENTER_HEAD_M = np.array([0.0, 0.025, -0.085])
+SKULL_RADII_M = np.array([0.078, 0.105, 0.1])
+"""Ellipsoid about the mean skull."""
+
 NECK_BELOW_CHIN_M = 0.03
 """How far under the chin of the resting face the neck is cut, in front."""
 
