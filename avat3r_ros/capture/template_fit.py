@@ -7,7 +7,7 @@ head, are matched with each other. `landmark_problem.py` holds the cost and its 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -121,15 +121,24 @@ def fit_template(
         raise ValueError(
             f"expected mattes of the photos' sizes {sizes}, got {[m.shape for m in mattes]}"
         )
-    return _solve(
-        observations,
+    # Flow from one photo to another is not that back, and rounding decides which matches count:
+    # sorted by what they show, the same photos make the same head in any order.
+    order = sorted(
+        range(len(observations)), key=lambda view: observations[view].face.landmarks_px.tolist()
+    )
+    fit = _solve(
+        [observations[i] for i in order],
         template,
         shared_focal,
         identity=None,
-        mattes=mattes,
-        images=images,
+        mattes=None if mattes is None else [mattes[i] for i in order],
+        images=None if images is None else [images[i] for i in order],
         landmark_bias=landmark_bias,
     )
+    given = np.argsort(order)
+    per_view = ("codes", "intrinsics", "camera_from_head", "residual_px", "num_matches")
+    values = {name: getattr(fit, name) for name in per_view}
+    return replace(fit, **{k: None if v is None else v[given] for k, v in values.items()})
 
 
 def refit_pose(

@@ -106,6 +106,16 @@ def test_mean_head_is_found_exactly(template):
     assert fit.residual_px.max() < 0.05
 
 
+def test_order_of_the_photos_does_not_matter(template):
+    truth = make_truth(template)
+    fit = fit_template(truth.observations, template)
+    order = [2, 0, 3, 1]
+    other = fit_template([truth.observations[i] for i in order], template)
+    np.testing.assert_array_equal(other.identity, fit.identity)
+    for name in ("codes", "intrinsics", "camera_from_head", "residual_px"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(fit, name)[order], name)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_random_people_are_found_through_noise(template, seed):
     """1 px of noise, the tracker's codes 0.08 off, a known focal length.
