@@ -27,7 +27,11 @@ MIN_VIEWS, MAX_VIEWS = 3, 6
 FACE_UNITS = [index for name, index in ARKIT_INDEX.items() if not name.startswith("eye")]
 
 CALM_ACTIVITY = 0.35
-"""A face that is this much more active than the calmest counts as half as good."""
+"""A frontal view is asked for until one is not this much more active than the calmest face."""
+
+HALF_GOOD_ACTIVITY = 0.2
+"""A face that is this much more active than the calmest counts as half as good: open mouths have
+more edges, which reads as sharper."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +253,7 @@ class FrameSelector:
 
     def _quality(self, sharpness: float, activity: float) -> float:
         """In (0, 1], relative to the best of this stream: some faces never read as calm."""
-        excess = (activity - self._calmest) / CALM_ACTIVITY
+        excess = (activity - self._calmest) / HALF_GOOD_ACTIVITY
         return sharpness / self._sharpest / (1.0 + excess**2)
 
 

@@ -176,6 +176,15 @@ def test_resting_faces_are_preferred_and_the_frontal_one_must_rest(sharp):
     assert all(np.array_equal(code, resting) for code in chosen), "8 degrees more are not worth it"
 
 
+def test_an_open_mouth_is_not_worth_its_sharper_edges(sharp, blurred):
+    resting = cv2.addWeighted(sharp, 0.8, blurred, 0.2, 0)
+    box = face().box_px
+    assert 1.3 < face_sharpness(sharp, box) / face_sharpness(resting, box) < 1.5
+    selector = FrameSelector(3)
+    selector.offer(resting, face(0))
+    assert "calmer frame" in selector.offer(sharp, face(1, code=arkit_code(jawOpen=0.2))).reason
+
+
 def test_gaze_is_no_expression(sharp):
     looking = arkit_code(eyeLookUpLeft=0.9, eyeLookUpRight=0.9)
     assert face_activity(face(code=looking)) == face_activity(face()) == 0
