@@ -58,7 +58,7 @@ class BuilderConfig:
     build_on_start: bool = False
     output_path: str = ""
     preset: str = "tiny"
-    trained: bool = False
+    trained: bool = True
     compiled: bool = True
 
 
