@@ -154,6 +154,21 @@ class ReferenceViews:
     num_guessed: int = 0
     hair_thickness_m: Float[Tensor, "n"] | None = None
 
+    def __getitem__(self, index: Any) -> "ReferenceViews":
+        """Select along the leading dimension; what is the person's, and `num_guessed`, stays."""
+        return replace(
+            self,
+            images=self.images[index],
+            masks=self.masks[index],
+            cameras=self.cameras[index],
+            codes=self.codes[index],
+            position_maps=self.position_maps[index],
+            confidence=self.confidence[index],
+            binding=SurfaceBinding(
+                self.binding.triangle_ids[index], self.binding.barycentrics[index]
+            ),
+        )
+
 
 @dataclass(frozen=True)
 class Gaussians:

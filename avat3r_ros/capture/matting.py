@@ -140,18 +140,19 @@ class Matting(VisionTask):
     ) -> np.ndarray:
         """Matte of a picture, refined in a part of it."""
         height, width = image.shape[:2]
-        coarse = self._probability(image)
+        small = _network_sized(image)
+        coarse = self._probability(small)
         if face_box is not None:
             # What fills its picture the network knows best: another look from nearer by.
             rim = round(width * NEARER_PX / NETWORK_SIDE_PX)
-            again = self._probability(image[rim : height - rim, rim : width - rim])
+            nearer = image[rim : height - rim, rim : width - rim]
+            again = self._probability(_network_sized(nearer))
             inner = coarse[NEARER_PX:-NEARER_PX, NEARER_PX:-NEARER_PX]
             inner += cv2.resize(again, inner.shape, interpolation=cv2.INTER_AREA)
             inner /= 2
         scale = np.array([NETWORK_SIDE_PX / width, NETWORK_SIDE_PX / height] * 2)
         coarse = only_one_person(coarse, None if face_box is None else np.array(face_box) * scale)
         if landmarks_px is not None:
-            small = _network_sized(image)
             coarse = with_whole_face(small, coarse, landmarks_px * scale[:2])
         factor = min(1.0, REFINED_SIDE_PX / max(width, height))
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -165,12 +166,11 @@ class Matting(VisionTask):
         return cv2.resize(matte, (width, height), interpolation=cv2.INTER_LINEAR)
 
     def _probability(self, image: np.ndarray) -> np.ndarray:
-        """Foreground probability of a picture, of the network's size.
+        """Foreground probability of a network-sized picture.
 
         The network is not symmetric; the mean with the mirrored image halves its quirks.
         """
-        small = _network_sized(image)
-        return (self._segment(small) + self._segment(small[:, ::-1])[:, ::-1]) / 2
+        return (self._segment(image) + self._segment(image[:, ::-1])[:, ::-1]) / 2
 
     def _segment(self, image: np.ndarray) -> np.ndarray:
         """Foreground probability of a network-sized image, so that MediaPipe resamples nothing."""

@@ -32,7 +32,7 @@ from avat3r_ros.tracking import FaceTracker
 from avat3r_ros.training.face_scores import identity_distance, landmark_distance, tracked
 from avat3r_ros.training.metrics import finite_means, psnr, ssim
 from avat3r_ros.training.textured_mesh import TexturedMesh, nearest_view
-from avat3r_ros.types import Avatar, Camera, ReferenceViews, SurfaceBinding
+from avat3r_ros.types import Avatar, Camera, ReferenceViews
 
 METHODS = ("avatar", "nearest photo on mesh", "all photos on mesh", "nearest photo alone")
 SCORES = ("psnr_db", "ssim", "landmark_distance_px", "identity_distance")
@@ -153,18 +153,8 @@ def _drawn(animator: Animator, code: Tensor, camera: Camera) -> Float[Tensor, "3
 
 def _one_view(views: ReferenceViews, view: int) -> ReferenceViews:
     """One of the references, trusted wherever it shows anything."""
-    row = slice(view, view + 1)
-    binding = views.binding
-    return replace(
-        views,
-        images=views.images[row],
-        masks=views.masks[row],
-        cameras=views.cameras[row],
-        codes=views.codes[row],
-        position_maps=views.position_maps[row],
-        confidence=views.masks[row],
-        binding=SurfaceBinding(binding.triangle_ids[row], binding.barycentrics[row]),
-    )
+    one = views[view : view + 1]
+    return replace(one, confidence=one.masks)
 
 
 def _gains(picture: Float[Tensor, "3 h w"], target: Float[Tensor, "3 h w"]) -> Tensor:

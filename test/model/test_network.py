@@ -185,20 +185,7 @@ def test_the_order_of_the_views_does_not_matter(name, template, head):
     codes = [arkit_code(), arkit_code(jawOpen=0.5), arkit_code(mouthSmile=0.4)]
     views = head.fake_views(template, codes)
     order = torch.tensor([2, 0, 1])
-    turned = dataclasses.replace(
-        views,
-        images=views.images[order],
-        masks=views.masks[order],
-        cameras=views.cameras[order],
-        codes=views.codes[order],
-        position_maps=views.position_maps[order],
-        confidence=views.confidence[order],
-        binding=dataclasses.replace(
-            views.binding,
-            triangle_ids=views.binding.triangle_ids[order],
-            barycentrics=views.binding.barycentrics[order],
-        ),
-    )
+    turned = views[order]
     network = network_of(VARIANTS[name], template, perturbed=True)
     with torch.no_grad():
         results = []
