@@ -19,7 +19,7 @@ import torch
 from avat3r.msg import Avatar as AvatarMsg
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.event_handler import QoSLivelinessChangedInfo, SubscriptionEventCallbacks
+from rclpy.event_handler import QoSLivelinessChangedInfo
 from std_srvs.srv import SetBool
 
 from avat3r_ros.animation import Animator
@@ -34,6 +34,7 @@ from avat3r_ros.nodes.frame_publisher import NOBODY_TEXT, FramePublisher, Output
 from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
+from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.passthrough import Passthrough
 from avat3r_ros.nodes.presence import (
     OperatorPresence,
@@ -61,6 +62,10 @@ TICK_S, EASING_TICK_S = 0.03, 1 / 60
 """How often the animation looks at the clock while nothing arrives; and while the face eases."""
 
 
+LISTEN_S = 0.2
+"""After which a thread that waits for codes looks whether it should end."""
+
+
 class AvatarRendererNode(ManagedNode):
     """See the module."""
 
@@ -81,6 +86,8 @@ class AvatarRendererNode(ManagedNode):
         self._expressions: Mailbox[tuple[Expression, float, FrameTimes]] = Mailbox(
             self._animate_bell
         )
+        self._codes: NewestMessage | None = None
+        self._viewer: ViewerInput | None = None
         self._display: Display | None = None
         self._frames: FramePublisher | None = None
         self._animator: Animator | None = None
@@ -136,21 +143,19 @@ class AvatarRendererNode(ManagedNode):
             self._report,
         )
         self._display.show(self._placeholder("no avatar yet"))
-        self._subscriptions_made = [
-            self.create_subscription(AvatarMsg, "avatar", self._avatars.put, LATCHED)
-        ]
-        self._codes = None
+        self._avatar_subscription = self.create_subscription(
+            AvatarMsg, "avatar", self._avatars.put, LATCHED
+        )
         if self.local.carries("expression"):
             self.local.listen("expression", self._on_local_expression)
         else:
-            self._codes = self.create_subscription(
+            self._codes = NewestMessage(
+                self,
                 Expression,
                 "expression",
-                self._on_expression,
                 expression_request(self._config.driver_lease_s),
-                event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_liveliness),
+                self._on_liveliness,
             )
-            self._subscriptions_made.append(self._codes)
         self._enable_service = self.create_service(SetBool, "~/enable", self._on_enable)
 
     def make_renderer(self) -> FrameRenderer:
@@ -172,6 +177,9 @@ class AvatarRendererNode(ManagedNode):
     def activate(self) -> None:
         """Start the threads."""
         self._frames.start()
+        if self._codes is not None:
+            self.start_worker("listen", self._listen)
+        self.start_worker("view", self._viewer.listen)
         self.start_worker("animate", self._animate)
         self.start_worker("draw", self._display.draw)
         self.start_worker("warp", self._display.warp)
@@ -180,11 +188,13 @@ class AvatarRendererNode(ManagedNode):
         """Remove the interface and forget the avatar."""
         self.local.leave("expression", self._on_local_expression)
         self._frames.close()
-        self._viewer.close()
+        for inbox in (self._viewer, self._codes):
+            if inbox is not None:
+                inbox.close()
+        self._viewer = self._codes = None
         if self._passthrough is not None:
             self._passthrough.close()
-        for subscription in self._subscriptions_made:
-            self.destroy_subscription(subscription)
+        self.destroy_subscription(self._avatar_subscription)
         self.destroy_service(self._enable_service)
         self._animator = None
         self._avatar_id = self._avatar_sha256 = ""
@@ -196,6 +206,9 @@ class AvatarRendererNode(ManagedNode):
         self._animate_bell.set()
         if self._display is not None:
             self._display.wake()
+        for inbox in (self._viewer, self._codes):
+            if inbox is not None:
+                inbox.wake()
 
     def health(self) -> tuple[bytes, str]:
         """Anything but LIVE is worth a warning."""
@@ -208,12 +221,19 @@ class AvatarRendererNode(ManagedNode):
             text += f", reprojected to {facts['reprojected_hz']:.0f}"
         if facts["render_scale"] < 1:
             text += f", resolution {facts['render_scale']:.0%}"
-        drivers = 0 if self._codes is None else self._codes.get_publisher_count()
+        drivers = 0 if self._codes is None else self._codes.num_publishers
         if drivers > 1:
             level, text = DiagnosticStatus.WARN, f"{text}, {drivers} publishers of expressions"
         return level, text + (f": {scene.text}" if scene.text else "")
 
     # Callbacks: they only put things down for the threads
+
+    def _listen(self, stop: threading.Event) -> None:
+        self._codes.take()  # of before the activation
+        while not stop.is_set():
+            msg = self._codes.wait_and_take(LISTEN_S)
+            if msg is not None:
+                self._on_expression(msg, self._codes.info)
 
     def _on_local_expression(self, msg: Expression) -> None:
         self._on_expression(msg, None)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
@@ -70,6 +69,7 @@ class ExpressionTrackerNode(ManagedNode):
         configs = {"": TrackerConfig, "smoothing.": SmoothingConfig}
         super().__init__("expression_tracker", configs, **options)
         self._images: Mailbox[LocalImage] | NewestMessage = Mailbox()
+        self._infos: Mailbox[CameraInfo] | NewestMessage = Mailbox()
         self._info: CameraInfo | None = None
         self._enabled = True
         self._tracker_lock = threading.Lock()
@@ -95,13 +95,11 @@ class ExpressionTrackerNode(ManagedNode):
             self.local.listen(image[0], self._on_local_image)
         else:
             self._images = NewestMessage(self, image[1], image[0])
-        self._info_subscription = None
+        self._infos = Mailbox()
         if self.local.carries("camera_info"):
-            self.local.listen("camera_info", self._on_info)
+            self.local.listen("camera_info", self._on_local_info)
         else:
-            self._info_subscription = self.create_subscription(
-                CameraInfo, "camera_info", self._on_info, qos_profile_sensor_data
-            )
+            self._infos = NewestMessage(self, CameraInfo, "camera_info")
         self._services_made = [
             self.create_service(Trigger, "~/calibrate", self._on_calibrate),
             self.create_service(SetBool, "~/enable", self._on_enable),
@@ -125,12 +123,11 @@ class ExpressionTrackerNode(ManagedNode):
         self._tracker.close()
         self.destroy_lifecycle_publisher(self._publisher)
         self.local.leave("image_raw", self._on_local_image)
-        self.local.leave("camera_info", self._on_info)
-        if isinstance(self._images, NewestMessage):
-            self._images.close()
-        self._images = Mailbox()
-        if self._info_subscription is not None:
-            self.destroy_subscription(self._info_subscription)
+        self.local.leave("camera_info", self._on_local_info)
+        for inbox in (self._images, self._infos):
+            if isinstance(inbox, NewestMessage):
+                inbox.close()
+        self._images, self._infos = Mailbox(), Mailbox()
         for service in self._services_made:
             self.destroy_service(service)
 
@@ -152,8 +149,8 @@ class ExpressionTrackerNode(ManagedNode):
         if self.is_active and self._enabled:
             self._images.put(image)
 
-    def _on_info(self, msg: CameraInfo) -> None:
-        self._info = msg
+    def _on_local_info(self, msg: CameraInfo) -> None:
+        self._infos.put(msg)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         self._enabled = request.data
@@ -213,6 +210,7 @@ class ExpressionTrackerNode(ManagedNode):
             self._tracker.reset()
             self._states.clear()
         intrinsics = None
+        self._info = self._infos.take() or self._info
         if self._info is not None:
             try:
                 height, width = image.shape[:2]

@@ -6,6 +6,7 @@ With `autostart` (the default) a node configures and activates itself, so that a
 or `ros2 run` is enough; without, a lifecycle manager does it.
 """
 
+import gc
 import sys
 import threading
 import traceback
@@ -263,6 +264,16 @@ class ManagedNode(LifecycleNode):
         self._diagnostics_publisher.publish(array)
 
 
+def keep_for_good() -> None:
+    """Tell Python's garbage collector that all there is by now stays.
+
+    Libraries leave some 300,000 objects. To go through them takes 0.25 s, in which no thread of the
+    process can work.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 def run(node_class: type[ManagedNode], args: list[str] | None = None, executor=None) -> int:
     """Run one node until it is told to stop; the body of every executable's `main`.
 
@@ -282,6 +293,7 @@ def run(node_class: type[ManagedNode], args: list[str] | None = None, executor=N
         spinner.add_node(node)
         if not node.autostart():
             return 1
+        keep_for_good()
         spin_quietly(spinner)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

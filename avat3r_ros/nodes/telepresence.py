@@ -29,7 +29,7 @@ from avat3r_ros.nodes.camera import CameraNode
 from avat3r_ros.nodes.expression_driver import ExpressionDriverNode
 from avat3r_ros.nodes.expression_tracker import ExpressionTrackerNode
 from avat3r_ros.nodes.hand_over import HandOver
-from avat3r_ros.nodes.managed import ManagedNode
+from avat3r_ros.nodes.managed import ManagedNode, keep_for_good
 from avat3r_ros.nodes.spinning import spin_quietly
 
 CAMERA = "camera"
@@ -86,6 +86,7 @@ def _spin(nodes: list[ManagedNode]) -> int:
         (patient if isinstance(node, AvatarBuilderNode) else live).add_node(node)
     if not all(node.autostart() for node in nodes):
         return 1
+    keep_for_good()
     thread = threading.Thread(target=spin_quietly, args=(patient,), daemon=True)
     thread.start()
     try:

@@ -1,16 +1,16 @@
 """The viewer as the renderer hears of it: poses by topic or TF, and the headset's calibrations.
 
-viewer_pose or TF ─────────────────► ViewerMotion ──latch()──► render thread
-viewer/{left,right}/camera_info ───► Eyes ─────────eyes──────►
+viewer_pose ─────────────────────┐ [listen()] ┌──► ViewerMotion ──latch()──► render thread
+viewer/{left,right}/camera_info ─┘            └──► Eyes ─────────eyes──────►
+TF (looked up by latch()) ───────────────────────► ViewerMotion
 """
 
+import threading
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
 from jaxtyping import Float
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo
 
 from avat3r_ros.geometry import invert_pose
@@ -21,16 +21,20 @@ from avat3r_ros.nodes.conversions import (
     viewer_from_body_from_msg,
 )
 from avat3r_ros.nodes.managed import ManagedNode
+from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.transforms import TransformReader
 from avat3r_ros.nodes.viewer_motion import ViewerConfig, ViewerMotion
 from avat3r_ros.nodes.viewpoint import Eyes, ViewConfig, default_viewer_from_body
+
+CALIBRATION_S = 0.2
+"""Without poses, calibrations are looked for so often."""
 
 MAX_IPD_M = 0.2
 """Calibrations that put the eyes farther apart are not those of a headset."""
 
 
 class ViewerInput:
-    """Listens for one viewer. Callbacks run in the executor, `latch` in the render thread.
+    """Listens for one viewer: `listen` in a thread of its own, `latch` in the render thread.
 
     Args:
         node: Gets the subscriptions, and hears of refused messages.
@@ -61,19 +65,31 @@ class ViewerInput:
         self._display_delay_s = viewer.display_delay_s
         self._transforms = TransformReader(node) if viewer_frame else None
         self._transform_stamp_s = -1.0
-        sensor = qos_profile_sensor_data
-        self._subscriptions = [
-            node.create_subscription(PoseStamped, "viewer_pose", self._on_pose, sensor)
+        self._poses = NewestMessage(node, PoseStamped, "viewer_pose")
+        self._calibrations = [
+            NewestMessage(node, CameraInfo, f"viewer/{eye}camera_info")
+            for eye in (view.eyes if view.camera_info else ())
         ]
-        for index, eye in enumerate(view.eyes if view.camera_info else ()):
-            callback, topic = partial(self._on_calibration, index), f"viewer/{eye}camera_info"
-            made = node.create_subscription(CameraInfo, topic, callback, sensor)
-            self._subscriptions.append(made)
+
+    def listen(self, stop: threading.Event) -> None:
+        """Take poses as they come, and calibrations with them, until `stop` is set."""
+        while not stop.is_set():
+            pose = self._poses.wait_and_take(CALIBRATION_S)
+            if pose is not None:
+                self._on_pose(pose)
+            for index, inbox in enumerate(self._calibrations):
+                calibration = inbox.take()
+                if calibration is not None:
+                    self._on_calibration(index, calibration)
+
+    def wake(self) -> None:
+        """End the wait of `listen`."""
+        self._poses.wake()
 
     def close(self) -> None:
-        """Remove the subscriptions."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        """Remove the subscriptions; `listen` has ended."""
+        for inbox in (self._poses, *self._calibrations):
+            inbox.close()
 
     def latch(self, lead_s: float) -> Float[np.ndarray, "4 4"]:
         """viewer_from_body at the time at which an image is seen that is published in `lead_s`."""

@@ -8,7 +8,8 @@ the screw motion (constant velocity in SE(3)) of the last few poses: never far, 
 jump, and not for long after the poses have stopped. No ROS here: times are seconds of one clock.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +75,11 @@ class _Motion:
     """Replaced as a whole, so that another thread may read it while poses come in."""
 
     samples: tuple[_Sample, ...] = ()
-    twist: Float[np.ndarray, "6"] = field(default_factory=lambda: np.zeros(6))
+
+    @cached_property
+    def twist(self) -> Float[np.ndarray, "6"]:
+        """Change per second, found when asked: poses may come faster than pictures."""
+        return _steady_twist(self.samples)
 
 
 class ViewerMotion:
@@ -178,7 +183,7 @@ class ViewerMotion:
         recent = (s for s in samples if sample.time_s - s.time_s <= config.window_s)
         # At a low rate, the window holds nothing else: the last pose must do.
         samples = (*(tuple(recent) or samples[-1:]), sample)
-        return _Motion(samples, _steady_twist(samples))
+        return _Motion(samples)
 
 
 def _steady_twist(samples: tuple[_Sample, ...]) -> Float[np.ndarray, "6"]:

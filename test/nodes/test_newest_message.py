@@ -7,6 +7,7 @@ import rclpy
 from std_msgs.msg import Header
 
 from avat3r_ros.nodes.newest_message import NewestMessage
+from avat3r_ros.nodes.qos import EXPRESSION_OFFER, expression_request
 
 
 def test_only_the_newest_message_is_left_for_the_one_who_waits(graph):
@@ -33,3 +34,31 @@ def test_waking_ends_the_wait_of_another_thread(graph):
     waiting.join(timeout=10.0)
     assert got == [None]
     messages.close()
+
+
+def test_publishers_that_come_and_go_are_noticed_by_the_one_who_waits(graph):
+    node = graph.add(rclpy.create_node("reader"))
+    seen: list[int] = []
+    messages = NewestMessage(
+        node,
+        Header,
+        "words",
+        expression_request(lease_s=2.0),
+        lambda info: seen.append(info.alive_count),
+    )
+    publisher = graph.publisher(Header, "words", EXPRESSION_OFFER)
+    publisher.publish(Header())  # who says nothing is not known to live
+    graph.spin(0.1)
+    assert not seen  # events are not the executor's
+    wait_until(lambda: seen == [1], messages)
+    assert messages.num_publishers == 1
+    graph.probe.destroy_publisher(publisher)
+    wait_until(lambda: seen[-1] == 0, messages)
+    messages.close()
+
+
+def wait_until(condition, messages):
+    end = time.monotonic() + 60.0
+    while not condition():
+        assert time.monotonic() < end
+        messages.wait_and_take(1.0)

@@ -501,9 +501,9 @@ def test_a_driver_that_promises_nothing_is_left_out_if_asked_for(graph, override
     node = graph.start(Renderer(**overrides(**SMALL, driver_lease_s=1.5)))
     plain = graph.probe.create_publisher(Expression, "expression", sensor)
     promising = graph.publisher(Expression, "expression", EXPRESSION_OFFER)
-    assert plain.get_subscription_count() == 0 and node._codes.get_publisher_count() == 1
+    assert plain.get_subscription_count() == 0 and node._codes.num_publishers == 1
     graph.probe.destroy_publisher(promising)
-    graph.until(lambda: node._codes.get_publisher_count() == 0)
+    graph.until(lambda: node._codes.num_publishers == 0)
 
 
 def test_a_frame_that_cannot_be_encoded_is_refused_and_the_face_goes_on(stage, graph):

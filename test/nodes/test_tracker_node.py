@@ -104,8 +104,10 @@ def test_camera_info_reaches_the_tracker_with_the_half_pixel(tracker, graph):
     info.k = np.array([5.0, 0, 1.5, 0, 5.0, 1.5, 0, 0, 1])
     publisher = graph.publisher(CameraInfo, "camera_info", sensor)
     publisher.publish(info)
-    graph.until(lambda: tracker._info is not None)
-    tracker.send(image(7))
+    for stamp_s in range(7, 100):  # they may overtake each other
+        tracker.send(image(stamp_s))
+        if tracker.fake.intrinsics is not None:
+            break
     assert tracker.fake.intrinsics[0, 2] == 2.0
 
 
