@@ -17,8 +17,9 @@ def spin_quietly(executor: Executor) -> None:
         executor.spin()
     except ExternalShutdownException:
         return
-    except rclpy_implementation.RCLError:
-        # The context may end after the executor has looked at it and before it waits.
+    except (rclpy_implementation.RCLError, rclpy_implementation.InvalidHandle):
+        # The context may end after the executor has looked at it and before it waits, and another
+        # thread may then shut the executor down while it serves a callback.
         if executor.context.ok():
             raise
 
