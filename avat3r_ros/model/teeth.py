@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from avat3r_ros.geometry import invert_poses, pixels_under, triangle_normals
+from avat3r_ros import native
+from avat3r_ros.geometry import pixels_under
 from avat3r_ros.model.teeth_reach import (
     MIN_PIXELS,
     TeethReach,
@@ -23,19 +24,25 @@ from avat3r_ros.model.teeth_reach import (
     template_edges,
 )
 from avat3r_ros.model.template_colors import (
+    TEETH,
     brightness,
     light_left,
     neighbors_colors,
+    surface_groups,
     surface_points,
 )
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.types import Camera, ReferenceViews
+from avat3r_ros.types import ReferenceViews
 
 FULLY_LIT = 0.75
 """Pixels darker than this share of the median tooth are half in shadow, and colour nothing."""
 
-CROWN_M, GUM_EDGE_M = 0.0105, 0.001
-"""Height of a front tooth's crown; gums are beyond, with an edge so soft."""
+CROWN_M, MOLAR_M, CROWN_LOSS, GUM_EDGE_M = 0.0105, 0.007, 0.1, 0.001
+"""Height of a front tooth's crown and of a molar's, and how much of it each step backwards takes;
+gums are beyond, with an edge so soft."""
+
+OCCLUSAL_RISE = 0.12
+"""How much higher than the front teeth's the edges of those behind are, by the step backwards."""
 
 UPPER_BORDERS_M = np.array([0.0, 0.0085, 0.0147, 0.0208, 0.0245])
 LOWER_BORDERS_M = np.array([0.0, 0.0053, 0.0110, 0.0172, 0.0220])
@@ -49,8 +56,11 @@ NEIGHBORS, SOFTNESS_M, REACH_M, ALONG = 3, 2e-4, 0.004, 0.25
 """How many seen pixels colour the teeth beside them, and how far (`neighbors_colors`); a step along
 a tooth counts less than one across."""
 
-LIGHT_DEPTH_M = 0.014
+LIGHT_DEPTH_M = 0.02
 """Behind the front teeth, light falls by 1/e over this depth."""
+
+SEEN_DEPTH_M = 0.028
+"""Teeth so far behind the front ones are in the dark: bright ones in a photo there are others."""
 
 IVORY, GUMS = (0.88, 0.84, 0.76), (0.72, 0.45, 0.43)
 """sRGB under full light (ours, by eye)."""
@@ -77,23 +87,22 @@ def paint_teeth(
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
     lower = is_lower(template)[faces]
-    upper_edge, _, front = template_edges(views, template)
-    lit = light_left((front - rest[:, 2]).clamp(min=0), LIGHT_DEPTH_M)
-    colors = _painted(rest, lower, template, views, reach, light) * lit
+    _, _, front = template_edges(views, template)
+    behind_m = (front - rest[:, 2]).clamp(min=0)
+    lit = light_left(behind_m, LIGHT_DEPTH_M)
+    colors = _painted(rest, behind_m, lower, template, views, reach, light) * lit
     shown = teeth_pixels(views, template)
     if int(shown.sum()) < MIN_PIXELS:
         return colors
     light_of_teeth = brightness(views.images.float().permute(0, 2, 3, 1))
     shown &= light_of_teeth > FULLY_LIT * light_of_teeth[shown].median()
-    upper_edge += reach.upper_m
     for row in (False, True):
         mine = (lower == row).nonzero()[:, 0]
         if not len(mine):
             continue
-        seen, known = _seen_colors(
-            views, template, shown, reach, faces[mine], weights[mine], upper_edge if row else None
-        )
-        if bool(known.any()):
+        seen, known = _seen_colors(views, template, shown, reach, faces[mine], weights[mine])
+        known &= behind_m[mine] < SEEN_DEPTH_M
+        if int(known.sum()) >= MIN_PIXELS:
             colors[mine] = lit[mine] * _continued(
                 rest[mine], seen / lit[mine], known, colors[mine] / lit[mine]
             )
@@ -107,7 +116,6 @@ def _seen_colors(
     reach: TeethReach,
     faces: Tensor,
     weights: Tensor,
-    below: float | None,
 ) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
     """Colours of the points that a photo shows, from the photo that shows most of them.
 
@@ -118,18 +126,23 @@ def _seen_colors(
         reach: Shifts of the teeth.
         faces: Triangles of the points.
         weights: Their barycentrics.
-        below: Only points lower than this are seen: the upper teeth hide what is behind them.
     """
+    teeth = (surface_groups(template) == TEETH).nonzero()[:, 0]
     seen = []
     for v, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
         points = surface_points(vertices, template, faces, weights)
         points = shifted_teeth(points, faces, template, reach)
+        corners = vertices[template.triangles.long()[teeth]].flatten(0, 1)
+        corners = shifted_teeth(corners, teeth.repeat_interleave(3), template, reach)
         camera = views.cameras[v]
         x, y, inside = pixels_under(camera, points)
-        known = inside & shown[v, y, x] & _faces_camera(vertices, template, camera, faces)
-        if below is not None:
-            known &= points[:, 1] < below
+        # Teeth hide what is behind them: far molars have no colours of canines.
+        nearest = native.rasterize_mesh(
+            corners.numpy(), np.arange(len(corners)).reshape(-1, 3), camera.intrinsics.numpy(),
+            camera.camera_from_head.numpy(), camera.width, camera.height,
+        ).triangle_ids  # fmt: skip
+        known = inside & shown[v, y, x] & (teeth[torch.from_numpy(nearest).long()[y, x]] == faces)
         seen.append((int(known.sum()), known, views.images[v].float()[:, y, x].T))
     colors, found = torch.zeros(len(faces), 3), torch.zeros(len(faces), dtype=torch.bool)
     for _, known, picture in sorted(seen, key=lambda one: -one[0]):
@@ -137,15 +150,6 @@ def _seen_colors(
         colors[take] = picture[take]
         found |= take
     return colors, found
-
-
-def _faces_camera(
-    vertices: Tensor, template: HeadTemplate, camera: Camera, faces: Tensor
-) -> Tensor:
-    """Which triangles turn their front to a camera, (n,)."""
-    corners = vertices[template.triangles.long()[faces]]
-    center = invert_poses(camera.camera_from_head.float()[None])[0, :3, 3]
-    return ((center - corners[:, 0]) * triangle_normals(corners)).sum(-1) > 0
 
 
 def _continued(
@@ -173,6 +177,7 @@ def _continued(
 
 def _painted(
     rest: Float[Tensor, "n 3"],
+    behind_m: Float[Tensor, "n"],
     lower: Bool[Tensor, "n"],
     template: HeadTemplate,
     views: ReferenceViews,
@@ -189,8 +194,11 @@ def _painted(
     border = np.exp(-((borders / BORDER_SIGMA_M) ** 2)).max(1)
     shade = (1 - BORDER_SHADE * border) * (1 - LOWER_SHADE * lower.numpy())
     colors = ivory * torch.from_numpy(shade).float()[:, None]
-    above_edge = torch.where(
-        lower, lower_edge + reach.lower_m - rest[:, 1], rest[:, 1] - upper_edge - reach.upper_m
+    upper_edge, lower_edge = (
+        edge + OCCLUSAL_RISE * behind_m
+        for edge in (upper_edge + reach.upper_m, lower_edge + reach.lower_m)
     )
-    gums = torch.sigmoid((above_edge - CROWN_M) / GUM_EDGE_M * 2)[:, None]
+    from_edge = torch.where(lower, lower_edge - rest[:, 1], rest[:, 1] - upper_edge)
+    crown = (CROWN_M - CROWN_LOSS * behind_m).clamp(min=MOLAR_M)
+    gums = torch.sigmoid((from_edge - crown) / GUM_EDGE_M * 2)[:, None]
     return (1 - gums) * colors + gums * light * torch.tensor(GUMS)

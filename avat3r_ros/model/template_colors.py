@@ -28,7 +28,7 @@ has it after 3 cm: what a photo shows of its rim, beside ears, is not what the b
 
 INTERIOR_COLORS = {
     "tongue": (0.66, 0.37, 0.36),
-    "inner_mouth": (0.46, 0.19, 0.18),
+    "inner_mouth": (0.52, 0.25, 0.23),
     "eye": (0.86, 0.84, 0.82),
     "eye_sockets": (0.36, 0.22, 0.20),
 }
@@ -37,7 +37,11 @@ INTERIOR_COLORS = {
 INTERIOR_LIGHT_DEPTH_M = 0.025
 """Behind its front, tongue and throat lose light by 1/e over this depth."""
 
-DARKEST_INTERIOR = 0.12
+DARKEST_INTERIOR = 0.3
+"""Light that is left at least: a mouth is dark red inside, and not black."""
+
+WARMING = (1.0, 1.35, 1.4)
+"""Powers of the light that is left, by channel: what red walls throw on is red."""
 
 MIN_HAIR_PIXELS, NEAR_SEEN_M = 100, 0.015
 """Fewer pixels do not tell what hair looks like where nobody saw it; nearer to anything seen bare
@@ -128,14 +132,15 @@ def vertex_adjacency(count: int, triangles: Int[Tensor, "f 3"]) -> csr_matrix:
     return coo_matrix((np.ones(len(edges)), edges.T), shape=(count, count)).tocsr()
 
 
-def light_left(behind_m: Float[Tensor, "n"], depth_m: float) -> Float[Tensor, "n 1"]:
-    """Share of the light that is left so far behind the front of the mouth.
+def light_left(behind_m: Float[Tensor, "n"], depth_m: float) -> Float[Tensor, "n 3"]:
+    """Share of the light, by channel, that is left so far behind the front of the mouth.
 
     Args:
         behind_m: Distances, at least 0.
         depth_m: Over which light falls by 1/e.
     """
-    return torch.exp(-behind_m / depth_m).clamp(min=DARKEST_INTERIOR)[:, None]
+    left = torch.exp(-behind_m / depth_m).clamp(min=DARKEST_INTERIOR)
+    return left[:, None] ** torch.tensor(WARMING)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ UNFOLDING = 1.7
 MIN_LID_TRIANGLES = 8
 """Fewer unfolding ones that hang together are no lid."""
 
-VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD, VIEWER_PX = (-0.8, 0.0, 0.8), (-0.35, 0.3), 160
+VIEWER_YAWS_RAD = (-0.8, -0.4, -0.15, 0.0, 0.15, 0.4, 0.8)
+VIEWER_PITCHES_RAD, VIEWER_PX = (-0.35, 0.0, 0.3), 160
 """Where viewers of the mouth and the eyes are tried, and the size of what they see."""
 
 

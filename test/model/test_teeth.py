@@ -10,7 +10,7 @@ from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.model.teeth import GUMS, paint_teeth
-from avat3r_ros.model.teeth_reach import is_lower, measure_teeth, shifted_teeth
+from avat3r_ros.model.teeth_reach import TeethReach, is_lower, measure_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
     TEETH,
     groups_of_pixels,
@@ -176,6 +176,20 @@ def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
     assert float(colors[back].mean()) < 0.3
     half = paint_teeth(views, template, reach, faces, weights, 0.5)
     torch.testing.assert_close(half, 0.5 * colors)
+
+
+def test_back_teeth_are_dark_and_warm_whatever_a_photo_shows_in_front_of_them(template):
+    # The fit has the lower front teeth too low, and the photo's are where it has molars.
+    views = photos(template, [arkit_code(jawOpen=0.5, mouthSmile=0.5)], 0.0, 0.006)
+    faces = middles(template)[0].repeat(20)
+    weights = torch.rand(len(faces), 3, generator=torch.manual_seed(0))
+    weights /= weights.sum(-1, keepdim=True)
+    reach = TeethReach(0.0, -0.002, torch.tensor(LEFT))
+    colors = paint_teeth(views, template, reach, faces, weights, 1.0)
+    points = surface_points(template.neutral, template, faces, weights)
+    back = colors[points[:, 2] < -0.045]
+    assert float(back.max()) < 0.45
+    assert float((back[:, 0] - back[:, 2]).min()) > 0.03
 
 
 def test_a_photo_from_aside_says_nothing_of_the_front(template):
