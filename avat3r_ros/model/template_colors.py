@@ -28,7 +28,7 @@ has it after 3 cm: what a photo shows of its rim, beside ears, is not what the b
 
 INTERIOR_COLORS = {
     "tongue": (0.66, 0.37, 0.36),
-    "inner_mouth": (0.52, 0.25, 0.23),
+    "inner_mouth": (0.46, 0.19, 0.18),
     "eye": (0.86, 0.84, 0.82),
     "eye_sockets": (0.36, 0.22, 0.20),
 }

@@ -12,10 +12,10 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
   outside, so that no gap opens;
 - *cut*: nothing below the neckline of the references.
 
-Their colours are found in template_colors.py and teeth.py; teeth_reach.py moves the teeth.
+Colours: template_colors.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py knows what
+is *hidden*.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,9 +27,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
-from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixels_under, triangle_normals
+from avat3r_ros.geometry import pixels_under, triangle_normals
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.model.backing import backing_places, colors_around, covering_discs
 from avat3r_ros.model.lid_colors import color_sources
@@ -49,7 +48,7 @@ from avat3r_ros.model.template_colors import (
     surface_groups,
     surface_points,
 )
-from avat3r_ros.parallel import in_threads
+from avat3r_ros.model.visible_triangles import ever_visible
 from avat3r_ros.rig import REGIONS, HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
 
@@ -107,10 +106,6 @@ UNFOLDING = 1.7
 
 MIN_LID_TRIANGLES = 8
 """Fewer unfolding ones that hang together are no lid."""
-
-VIEWER_YAWS_RAD = (-0.8, -0.4, -0.15, 0.0, 0.15, 0.4, 0.8)
-VIEWER_PITCHES_RAD, VIEWER_PX = (-0.35, 0.0, 0.3), 160
-"""Where viewers of the mouth and the eyes are tried, and the size of what they see."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +179,7 @@ def fill_unseen_surfaces(
     behind = torch.zeros(len(group), dtype=torch.bool)
     behind[faces[covered]] = True
     covered[is_backing] = behind[whole]
-    keep = (covered == is_backing) & _ever_visible(placed, template, group)[faces]
+    keep = (covered == is_backing) & ever_visible(placed, template, group)[faces]
     outside_px, flattened = _outside_mattes(views, template, faces, weights, hair, footprint_m)
     excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
     keep &= excess_m <= SINK_MARGIN_M * (group[faces] == SKIN)
@@ -273,33 +268,6 @@ def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) ->
 
 def _areas(vertices: Float[Tensor, "*r v 3"], triangles: Tensor) -> Float[Tensor, "*r f"]:
     return 0.5 * triangle_normals(vertices[..., triangles.long(), :]).norm(dim=-1)
-
-
-def _ever_visible(placed: Tensor, template: HeadTemplate, group: Tensor) -> Bool[Tensor, "f"]:
-    """Triangles of the outer skin, and inner ones that a viewer sees in one of the expressions."""
-    triangles = template.triangles.int().numpy()
-    solid = triangles[(group != LEFT_OUT).numpy()]
-    rows = (group != LEFT_OUT).nonzero()[:, 0]
-    seen = torch.zeros(len(group), dtype=torch.bool)
-    intrinsics = intrinsics_matrix(VIEWER_PX * 0.7 / 0.16, VIEWER_PX / 2, VIEWER_PX / 2)
-
-    def shown(vertices: Tensor) -> np.ndarray:
-        """Which of the solid triangles one of the viewers sees."""
-        shown = np.zeros(len(solid) + 1, bool)
-        middle = vertices.mean(0).double().numpy() * np.array([0.0, 1.0, 0.0])
-        for yaw, pitch in itertools.product(VIEWER_YAWS_RAD, VIEWER_PITCHES_RAD):
-            pose = look_at_head(yaw, pitch, 0.7, middle)
-            shown[native.rasterize_mesh(
-                vertices.numpy(), solid, intrinsics, pose, VIEWER_PX, VIEWER_PX
-            ).triangle_ids] = True  # fmt: skip
-        return shown[:-1]  # the last stands for no triangle, -1
-
-    seen[rows[torch.from_numpy(np.any(in_threads(shown, list(placed)), 0))]] = True
-    # A viewer between the tried ones sees a little more: take the neighbours in.
-    near = torch.zeros(placed.shape[1], dtype=torch.bool)
-    near[template.triangles[seen].flatten().long()] = True
-    seen |= near[template.triangles.long()].any(-1)
-    return seen | (group == SKIN)
 
 
 def _spread(

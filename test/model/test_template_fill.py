@@ -8,7 +8,8 @@ from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.model.template_colors import in_mouth, surface_groups
-from avat3r_ros.model.template_fill import FILL_CODES, _ever_visible
+from avat3r_ros.model.template_fill import FILL_CODES
+from avat3r_ros.model.visible_triangles import ever_visible
 from avat3r_ros.rig import HeadTemplate
 
 
@@ -17,7 +18,7 @@ def test_an_open_mouth_has_no_hole_from_any_side(yaw_deg):
     template = HeadTemplate.load()
     group = surface_groups(template)
     codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
-    filled = _ever_visible(
+    filled = ever_visible(
         template.vertices(torch.zeros(len(codes), template.num_identity), codes), template, group
     )
     opened = template.vertices(code=torch.from_numpy(arkit_code(jawOpen=0.8))).numpy()
