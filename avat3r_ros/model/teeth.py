@@ -87,20 +87,20 @@ def paint_teeth(
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
     lower = is_lower(template)[faces]
-    _, _, front = template_edges(views, template)
+    upper_edge, lower_edge, front = template_edges(views, template)
     behind_m = (front - rest[:, 2]).clamp(min=0)
     lit = light_left(behind_m, LIGHT_DEPTH_M)
-    colors = _painted(rest, behind_m, lower, template, views, reach, light) * lit
+    edges = upper_edge + reach.upper_m, lower_edge + reach.lower_m
+    colors = _painted(rest, behind_m, lower, edges, reach, light) * lit
     shown = teeth_pixels(views, template)
     if int(shown.sum()) < MIN_PIXELS:
         return colors
     light_of_teeth = brightness(views.images.float().permute(0, 2, 3, 1))
     shown &= light_of_teeth > FULLY_LIT * light_of_teeth[shown].median()
+    pictures, visible = _seen_in_photos(views, template, shown, reach, faces, weights)
     for row in (False, True):
         mine = (lower == row).nonzero()[:, 0]
-        if not len(mine):
-            continue
-        seen, known = _seen_colors(views, template, shown, reach, faces[mine], weights[mine])
+        seen, known = _of_photos_that_show_most(pictures[:, mine], visible[:, mine])
         known &= behind_m[mine] < SEEN_DEPTH_M
         if int(known.sum()) >= MIN_PIXELS:
             colors[mine] = lit[mine] * _continued(
@@ -109,15 +109,15 @@ def paint_teeth(
     return colors
 
 
-def _seen_colors(
+def _seen_in_photos(
     views: ReferenceViews,
     template: HeadTemplate,
     shown: Bool[Tensor, "v h w"],
     reach: TeethReach,
     faces: Tensor,
     weights: Tensor,
-) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
-    """Colours of the points that a photo shows, from the photo that shows most of them.
+) -> tuple[Float[Tensor, "v n 3"], Bool[Tensor, "v n"]]:
+    """Colours of points in every photo, and where it shows them.
 
     Args:
         views: References.
@@ -128,7 +128,7 @@ def _seen_colors(
         weights: Their barycentrics.
     """
     teeth = (surface_groups(template) == TEETH).nonzero()[:, 0]
-    seen = []
+    pictures, visible = [], []
     for v, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
         points = surface_points(vertices, template, faces, weights)
@@ -142,12 +142,20 @@ def _seen_colors(
             corners.numpy(), np.arange(len(corners)).reshape(-1, 3), camera.intrinsics.numpy(),
             camera.camera_from_head.numpy(), camera.width, camera.height,
         ).triangle_ids  # fmt: skip
-        known = inside & shown[v, y, x] & (teeth[torch.from_numpy(nearest).long()[y, x]] == faces)
-        seen.append((int(known.sum()), known, views.images[v].float()[:, y, x].T))
-    colors, found = torch.zeros(len(faces), 3), torch.zeros(len(faces), dtype=torch.bool)
-    for _, known, picture in sorted(seen, key=lambda one: -one[0]):
-        take = known & ~found
-        colors[take] = picture[take]
+        on_top = teeth[torch.from_numpy(nearest).long()[y, x]] == faces
+        visible.append(inside & shown[v, y, x] & on_top)
+        pictures.append(views.images[v].float()[:, y, x].T)
+    return torch.stack(pictures), torch.stack(visible)
+
+
+def _of_photos_that_show_most(
+    pictures: Float[Tensor, "v n 3"], visible: Bool[Tensor, "v n"]
+) -> tuple[Float[Tensor, "n 3"], Bool[Tensor, "n"]]:
+    """Each point's colour in that photo, of those that show it, which shows most of the points."""
+    colors, found = torch.zeros(pictures.shape[1:]), torch.zeros(visible.shape[1], dtype=torch.bool)
+    for v in visible.sum(1).argsort(descending=True, stable=True):
+        take = visible[v] & ~found
+        colors[take] = pictures[v][take]
         found |= take
     return colors, found
 
@@ -179,13 +187,11 @@ def _painted(
     rest: Float[Tensor, "n 3"],
     behind_m: Float[Tensor, "n"],
     lower: Bool[Tensor, "n"],
-    template: HeadTemplate,
-    views: ReferenceViews,
+    edges: tuple[float, float],
     reach: TeethReach,
     light: float,
 ) -> Float[Tensor, "n 3"]:
     """Usual teeth with borders and gums, all in the light of the front ones."""
-    upper_edge, lower_edge, _ = template_edges(views, template)
     ivory = light * torch.tensor(IVORY) if reach.color is None else reach.color
     across = rest[:, 0].abs().numpy()
     borders = np.where(
@@ -194,10 +200,7 @@ def _painted(
     border = np.exp(-((borders / BORDER_SIGMA_M) ** 2)).max(1)
     shade = (1 - BORDER_SHADE * border) * (1 - LOWER_SHADE * lower.numpy())
     colors = ivory * torch.from_numpy(shade).float()[:, None]
-    upper_edge, lower_edge = (
-        edge + OCCLUSAL_RISE * behind_m
-        for edge in (upper_edge + reach.upper_m, lower_edge + reach.lower_m)
-    )
+    upper_edge, lower_edge = (edge + OCCLUSAL_RISE * behind_m for edge in edges)
     from_edge = torch.where(lower, lower_edge - rest[:, 1], rest[:, 1] - upper_edge)
     crown = (CROWN_M - CROWN_LOSS * behind_m).clamp(min=MOLAR_M)
     gums = torch.sigmoid((from_edge - crown) / GUM_EDGE_M * 2)[:, None]
