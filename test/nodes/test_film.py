@@ -96,6 +96,7 @@ def test_a_broken_image_is_grey_and_the_film_goes_on(graph, tmp_path):
     path = tmp_path / "live.mp4"
     filmed = Set(graph, path)
     filmed.run([(1, 40, 150)])
+    graph.until(lambda: filmed.film.seconds > 0)
     filmed.camera.publish(Image(encoding="rgb8", header=Header(frame_id="of size zero")))
     filmed.rendered.publish(msg_from_image(np.full((SIDE, SIDE, 3), 200, np.uint8), "rgb8",
                                            Header()))  # fmt: skip
