@@ -16,13 +16,19 @@ LOG, PICTURE = "log.jsonl", "curves.png"
 _PANELS = (
     ("moving points, mm", ("moving_mm", "base_moving_mm")),
     ("all points, mm", ("all_mm", "base_all_mm")),
-    ("geometry", ("geometry",)),
+    ("error of moving points, 1 is the base guess's", ("moving_mm/base_moving_mm",)),
+    ("error of all points, 1 is the base guess's", ("all_mm/base_all_mm",)),
+    ("perceptual", ("perceptual",)),
     ("l1", ("l1",)),
     ("1 - SSIM", ("ssim",)),
     ("loss", ("loss",)),
 )
+"""Titles, and what is drawn: the network's in red, the base guess's in grey; a/b divides two."""
+
 _COLORS = ((200, 60, 40), (130, 130, 130))
 _WIDTH, _HEIGHT, _MARGIN = 420, 220, 36
+_MEAN_OVER = 12
+"""Lines that a mean looks back on: people differ by more than a network learns."""
 
 
 class RunLog:
@@ -79,14 +85,14 @@ def cut_log(folder: Path, step: int) -> None:
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw the course of a run's scalars into `curves.png`; base guess in grey."""
+    """Draw the course of a run's scalars into `curves.png`: values pale, their means on top."""
     lines = read_log(folder)
-    panels = [
-        _panel(title, [[(line["step"], line.get(name, math.nan)) for line in lines]
-                       for name in names])
-        for title, names in _PANELS
-        if any(name in line for line in lines for name in names)
-    ]  # fmt: skip
+    panels = []
+    for title, names in _PANELS:
+        series = [[(line["step"], _value(line, name)) for line in lines] for name in names]
+        series = [[(x, y) for x, y in one if math.isfinite(y)] for one in series]
+        if any(series):
+            panels.append(_panel(title, series))
     if panels:
         while len(panels) % 2:
             panels.append(np.full_like(panels[0], 255))
@@ -94,23 +100,43 @@ def draw_curves(folder: Path) -> None:
         write_png(np.concatenate(rows), folder / PICTURE)
 
 
+def _value(line: dict[str, float], name: str) -> float:
+    above, _, below = name.partition("/")
+    value = line.get(above, math.nan)
+    return value / (line.get(below) or math.nan) if below else value
+
+
+def _means(values: list[float]) -> list[float]:
+    """Means over the last lines, as far back as there are any."""
+    return [
+        float(np.mean(values[max(0, end - _MEAN_OVER) : end])) for end in range(1, len(values) + 1)
+    ]
+
+
 def _panel(title: str, series: list[list[tuple[float, float]]]) -> np.ndarray:
-    """One small diagram, values from 0 to the largest of them."""
+    """One small diagram of finite values, from 0 to the largest of them."""
     image = Image.new("RGB", (_WIDTH, _HEIGHT), (255, 255, 255))
     draw = ImageDraw.Draw(image)
-    known = [(x, y) for one in series for x, y in one if math.isfinite(y)]
+    known = [point for one in series for point in one]
     last, top = (max(values) or 1.0 for values in zip(*known, strict=True))
     right, bottom = _WIDTH - 12, _HEIGHT - _MARGIN
     draw.text((_MARGIN, 6), title, fill=(0, 0, 0))
     draw.line([(_MARGIN, 24), (_MARGIN, bottom), (right, bottom)], fill=(0, 0, 0))
     draw.text((2, 20), f"{top:.3g}", fill=(0, 0, 0))
     draw.text((right - 30, bottom + 4), f"{last:.0f}", fill=(0, 0, 0))
-    for one, color in reversed(list(zip(series, _COLORS, strict=False))):
-        points = [
+
+    def line(points: list[tuple[float, float]], color: tuple[int, ...], width: int) -> None:
+        at = [
             (_MARGIN + x / last * (right - _MARGIN), bottom - y / top * (bottom - 24))
-            for x, y in one
-            if math.isfinite(y)
+            for x, y in points
         ]
-        if len(points) > 1:
-            draw.line(points, fill=color, width=2)
+        if len(at) > 1:
+            draw.line(at, fill=color, width=width)
+
+    drawn = [(one, color) for one, color in zip(series, _COLORS, strict=False) if one][::-1]
+    for one, color in drawn:
+        line(one, tuple((255 * 2 + part) // 3 for part in color), 1)
+    for one, color in drawn:
+        xs, ys = zip(*one, strict=True)
+        line(list(zip(xs, _means(list(ys)), strict=True)), color, 2)
     return np.asarray(image)

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from avat3r_ros.model import preset
 from avat3r_ros.model_files import find_model
@@ -176,7 +177,12 @@ def test_a_log_continues_after_a_checkpoint_and_is_drawn(tmp_path):
         log.write(60, {"loss": float("nan")})
     assert json.loads((tmp_path / LOG).read_text().splitlines()[-1])["step"] == 60
     draw_curves(tmp_path)
-    assert (tmp_path / PICTURE).stat().st_size > 500
+    with Image.open(tmp_path / PICTURE) as picture:  # moving points, their share, loss; one is free
+        assert picture.size == (840, 440)
+        drawn = np.asarray(picture.convert("RGB"))
+    assert (drawn[:220] == (200, 60, 40)).all(-1).any()
+    assert (drawn[:220, :420] == (130, 130, 130)).all(-1).any()
+    assert (drawn[220:, 420:] == 255).all()
     draw_curves(tmp_path / "nothing")  # a run without a line yet
 
 
