@@ -5,9 +5,9 @@
 Each person is photographed from in front and turned by 30 degrees; each of the two photos alone
 becomes an avatar, with the lift and without (its own pixels and the template's), and so do four
 photos, the upper bound. Scores are taken on pictures of the head from other sides, in the photo's
-expression, in the head's box: PSNR inside the true mask widened by 8 pixels, and the distance of
-MediaPipe's landmarks. True and fitted heads differ by a rigid motion and their size, which the
-template's vertices tell.
+expression, in the head's box: PSNR inside the true mask widened by 8 pixels, but not downwards, and
+the distance of MediaPipe's landmarks. True and fitted heads differ by a rigid motion and their
+size, which the template's vertices tell.
 """
 
 import argparse
@@ -129,8 +129,12 @@ def main() -> None:
                 for where, angles in TARGETS_DEG.items():
                     images, masks = truth[where]
                     seen = predicted_views(result, head, angles, template)
+                    # Not downwards: there the avatar's neck goes on, and the truth is cut.
+                    sides = (AROUND_PX, AROUND_PX, 0, AROUND_PX)
                     wide = torch.nn.functional.max_pool2d(
-                        (masks > 0.5).float(), 2 * AROUND_PX + 1, 1, AROUND_PX
+                        torch.nn.functional.pad((masks > 0.5).float(), sides),
+                        (AROUND_PX + 1, 2 * AROUND_PX + 1),
+                        1,
                     )
                     scores[name][f"PSNR {where}, dB"].append(float(psnr(seen, images, wide).mean()))
                     if where != "behind":

@@ -112,13 +112,14 @@ def image_scores(
     """Compare pictures with the truth of the same moments.
 
     Returns:
-        `psnr_db`: mean PSNR of the operator's head and a rim of `RIM_PX` around it.
+        `psnr_db`: mean PSNR of the operator's head and a rim of `RIM_PX` around it, but not below.
         `psnr_inside_db`: the same without the rim.
         `landmark_distance_px`: mean distance of 468 landmarks where both faces are found.
         `faces_found`: fraction of pictures in which the tracker finds a face.
     """
     psnrs, insides = [], []
     rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RIM_PX + 1, 2 * RIM_PX + 1))
+    rim[:RIM_PX] = 0  # a pixel counts that has the head beside or under it
     faces = track_stills(pictures)
     for picture, truth in zip(pictures, truths, strict=True):
         inside = truth.mask.astype(np.float32)

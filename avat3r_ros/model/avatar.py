@@ -80,7 +80,7 @@ def build_avatar(
     digest = "" if network is None else weights_sha256(network)
     template = HeadTemplate.load() if network is None else network.template
     views = without_seams(views, config, template)
-    base = build_base_guess(views, config, template)
+    base = build_base_guess(views, config, template, neck=True)
     tensors = _stored(base, views)
     if network is not None and digest:
         with torch.no_grad():

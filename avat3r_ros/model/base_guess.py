@@ -65,7 +65,11 @@ STATIC, CARRIED, DEFORMING = 0, 1, 2
 
 
 def build_base_guess(
-    views: ReferenceViews, config: Avat3rConfig, template: HeadTemplate | None
+    views: ReferenceViews,
+    config: Avat3rConfig,
+    template: HeadTemplate | None,
+    *,
+    neck: bool = False,
 ) -> BaseGuess:
     """Place the Gaussians of one person.
 
@@ -73,6 +77,8 @@ def build_base_guess(
         views: References on the CPU.
         config: `motion_prior`, the skips and the confidence threshold are read.
         template: The head template `views.binding` refers to; not needed without a motion prior.
+        neck: Go on below the references' cut. True pictures of made-up people end there, so that
+            training and its scores do without.
 
     Raises:
         ValueError: No pixel is left above the threshold, or the template is missing.
@@ -150,6 +156,7 @@ def build_base_guess(
         keep[:, 0],
         float(footprints.median()),
         hair,
+        neck,
     )
     folds = unfolding_triangles(template, views.identity.float())
     base = _assemble(

@@ -10,7 +10,8 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 - *hull*: a point that falls outside a reference's matte is not part of this head; one that is
   outside by no more than the fit may be off is sunk into it instead, the deeper the farther it is
   outside, so that no gap opens;
-- *cut*: nothing below the neckline of the references.
+- *cut*: nothing below the neckline of the references, or, if asked for, the neck down to its own
+  end (neck.py).
 
 Colours: template_colors.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py knows what
 is *hidden*.
@@ -32,6 +33,7 @@ from avat3r_ros.geometry import pixels_under, triangle_normals
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.model.backing import backing_places, colors_around, covering_discs
 from avat3r_ros.model.lid_colors import color_sources
+from avat3r_ros.model.neck import NECK_SIGMA, hair_going_on, height_over_cut, neck_opacity
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import paint_teeth
 from avat3r_ros.model.teeth_reach import measure_teeth, shifted_teeth
@@ -83,7 +85,7 @@ LID_SIGMA = 1.0
 INTERIOR_SIGMA = 1.0
 """The same on tongue and cheeks' inside, which fold and stretch far."""
 
-FILL_OPACITY = 0.97
+FILL_OPACITY, LEAST_OPACITY = 0.97, 1 / 255
 FLATNESS = 0.2
 HULL_MARGIN_PX = 1
 
@@ -137,6 +139,7 @@ def fill_unseen_surfaces(
     kept: Bool[Tensor, "v h w"],
     footprint_m: float,
     hair: Float[Tensor, "nv 3"],
+    neck: bool,
 ) -> TemplateGaussians:
     """Spread Gaussians over what the references do not show.
 
@@ -150,10 +153,15 @@ def fill_unseen_surfaces(
         kept: Pixels that became Gaussians.
         footprint_m: Side of a reference pixel on the head.
         hair: How far hair stands off each vertex, metres.
+        neck: Whether the neck goes on below the references' cut.
     """
     codes = torch.from_numpy(np.stack([arkit_code(**scores) for scores in FILL_CODES]))
     opened = torch.from_numpy(arkit_code(**OPENED_FACE))
     identity = views.identity.float()
+    at_rest = template.vertices(identity)
+    over_cut = height_over_cut(at_rest, template, at_rest)
+    if neck:
+        hair = hair_going_on(hair, over_cut, template, at_rest)
     placed = hair + template.vertices(identity.expand(len(codes), -1), codes)  # (R, Nv, 3)
     neutral_and_opened = torch.stack([placed[0], hair + template.vertices(identity, opened)])
     group = surface_groups(template)
@@ -181,16 +189,24 @@ def fill_unseen_surfaces(
     covered[is_backing] = behind[whole]
     keep = (covered == is_backing) & ever_visible(placed, template, group)[faces]
     outside_px, flattened = _outside_mattes(views, template, faces, weights, hair, footprint_m)
+    if neck:
+        over_cut = surface_points(over_cut[:, None], template, faces, weights)[:, 0]
+        bare = surface_points(hair, template, faces, weights).norm(dim=-1) <= HAIR_M
+        outside_px[(bare & template.region_mask("neck")[faces]) | (over_cut < 0)] = 0.0
     excess_m = (outside_px - HULL_MARGIN_PX).clamp(min=0) * footprint_m
     keep &= excess_m <= SINK_MARGIN_M * (group[faces] == SKIN)
     depth = excess_m * (SINK_M / SINK_MARGIN_M)
-    if bool(inside.any()):
+    opacities = torch.full((len(faces),), FILL_OPACITY)
+    if neck:
+        opacities = opacities * neck_opacity(over_cut)
+        keep &= opacities > LEAST_OPACITY
+    elif bool(inside.any()):
         lent = surface_points(placed[0], template, triangle_ids[inside], barycentrics[inside])
         # quantile() takes 16 million values at most, and a sample is enough.
         lowest = torch.quantile(lent[:: max(1, len(lent) // 100_000), 1], 0.005)
         keep &= surface_points(placed[0], template, faces, weights)[:, 1] > lowest
     faces, weights, rows = faces[keep], weights[keep], rows[keep]
-    depth, flattened = depth[keep], flattened[keep]
+    depth, flattened, opacities = depth[keep], flattened[keep], opacities[keep]
     backing = is_backing[keep].nonzero()[:, 0]
 
     corners = placed[rows[:, None], template.triangles.long()[faces]]
@@ -199,6 +215,8 @@ def fill_unseen_surfaces(
     size[folds] = LID_SIGMA
     size[in_mouth(group) & (group != TEETH)] = INTERIOR_SIGMA
     sigma = size[faces] * spacing[faces]
+    if neck:
+        sigma[over_cut[keep] < 0] *= NECK_SIGMA / BROAD_SIGMA
     scales = torch.stack([sigma, sigma, FLATNESS * sigma], -1)
     along = corners[:, 1] - corners[:, 0]
     along[backing], scales[backing, :2], under = covering_discs(corners[backing])
@@ -233,7 +251,7 @@ def fill_unseen_surfaces(
             means=means,
             quats_wxyz=facing_quats_wxyz(normals, along),
             scales=scales,
-            opacities=torch.full((len(faces),), FILL_OPACITY),
+            opacities=opacities,
             colors=colors,
         ),
         codes=codes,

@@ -85,6 +85,17 @@ def test_drawing_beside_the_head_costs(head):
     assert inside[0] == pytest.approx(inside[1], abs=1e-6)
 
 
+def test_a_neck_below_the_truths_cut_costs_nothing(head):
+    frame = frame_of(head, arkit_code())
+    truth = true_view(head, frame, torch.from_numpy(head.identity))
+    cut = frame.rendered // 4 * 4
+    lowest = np.flatnonzero(truth.mask.max(1) > 0).max()
+    with_neck = cut.copy()
+    with_neck[lowest + 1 :] = 200
+    scores = score_pictures({"cut": [cut], "with neck": [with_neck]}, [truth])
+    assert scores["with neck"]["psnr_db"] == scores["cut"]["psnr_db"]
+
+
 def test_correlation_follows_movement_and_not_names(head):
     amounts = np.linspace(0, 0.8, 5)
     frames = [frame_of(head, arkit_code(jawOpen=amount)) for amount in amounts]

@@ -49,7 +49,8 @@ def animated(avatar, template, **kwargs):
 
 def assert_animates_as(network, avatar, views, template):
     with torch.no_grad():
-        direct = network.decode(network.encode(views), CODE)
+        base = build_base_guess(views, network.config, template, neck=True)
+        direct = network.decode(network.encode(views, base=base), CODE)
     stored = animated(avatar, template)
     # Half-precision tokens, weights, shapes and 8-bit colours; measured worst 0.002 (colour).
     for name in FIELDS:
