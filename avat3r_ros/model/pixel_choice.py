@@ -6,8 +6,10 @@ lights would stay as white stripes along the jaw, but white beards and hair must
 white in every photo.
 """
 
+import numpy as np
 import torch
 from jaxtyping import Bool
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from avat3r_ros.mattes import SEEN_MASK
@@ -35,6 +37,10 @@ OTHERS_PIXELS = 0.5
 GLARE_RIM = 0.008
 """Width of the rim around glare that it still brightens, as a share of the picture."""
 
+FAINT_GLARE, FAINT_SATURATION, FAINT_REACH = 0.1, 0.8, 0.03
+"""Pixels that hang together with glare are part of it by these laxer bounds, up to this share of
+the picture away from it."""
+
 
 def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor, "v 1 h w"]:
     """Pixels that would be painted on the wrong surface: the mouth's inside, glare along the jaw.
@@ -50,9 +56,12 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     # Of a single photo glare stays: no other view shows what is beneath.
     if bool(on_skin.any()) and len(views.images) - views.num_guessed > 1:
         skin = colors[on_skin]
-        brighter = brightness(colors) > brightness(skin).median() + GLARE
-        greyer = saturation(colors) < GLARE_SATURATION * saturation(skin).median()
-        glare = _glare(views, template, on_skin, on_skin & brighter & greyer)
+        light = brightness(colors) - brightness(skin).median()
+        grey = saturation(colors) / saturation(skin).median().clamp(min=1e-3)
+        bright = on_skin & (light > GLARE) & (grey < GLARE_SATURATION)
+        glare = _glare(views, template, on_skin, bright)
+        faint = on_skin & (light > FAINT_GLARE) & (grey < FAINT_SATURATION)
+        glare = _grown(glare, faint, round(FAINT_REACH * colors.shape[2]))
         rim = round(GLARE_RIM * colors.shape[2])
         wide = torch.nn.functional.max_pool2d(glare[:, None].float(), 2 * rim + 1, 1, rim)[:, 0] > 0
         misread |= wide & on_skin
@@ -93,6 +102,20 @@ def _glare(
         unseen = ~known[corners].any(-1)
         glare[v] = bright[v] & ~kept_free[v] & (contradicted | (unseen & low[ids[v]]))
     return glare
+
+
+def _grown(
+    glare: Bool[Tensor, "v h w"], faint: Bool[Tensor, "v h w"], pixels: int
+) -> Bool[Tensor, "v h w"]:
+    """Glare and the faint pixels that hang together with it, so far away."""
+    return torch.from_numpy(
+        np.stack(
+            [
+                binary_dilation(core, mask=around, iterations=pixels) if core.any() else core
+                for core, around in zip(glare.numpy(), (glare | faint).numpy(), strict=True)
+            ]
+        )
+    )
 
 
 def _jaw_and_neck(template: HeadTemplate) -> Bool[Tensor, "f"]:

@@ -59,6 +59,20 @@ def test_bright_grey_that_another_photo_shows_as_skin_goes_with_its_rim(person, 
     assert not glare[row, column + 3]
 
 
+def test_glare_fades_out_and_all_of_it_goes(person, template):
+    row, column = middle(region(person, template, "skin"))
+    shares = (1.0, 0.9, 0.75, 0.6, 0.45)
+    images = person.images.clone()
+    for step, share in enumerate(shares):
+        images[0, :, row, column + step] = share * WHITE + (1 - share) * SKIN
+    # As bright, but apart from it: the skin's own.
+    images[0, :, row - 5, column] = 0.45 * WHITE + 0.55 * SKIN
+    # At this size the reach is two pixels and the rim one.
+    glare = misread_pixels(dataclasses.replace(person, images=images), template)[0, 0]
+    assert glare[row, column : column + len(shares)].all()
+    assert not glare[row - 5, column] and not glare[row, column + 8]
+
+
 def test_bright_grey_that_all_photos_show_is_the_person(person, template):
     face = region(person, template, "skin", "lips", "neck", "scalp", "brows", "lid_left")
     person.images[:] = torch.where(face, WHITE[:, None, None], person.images * 0.3)
