@@ -7,6 +7,8 @@ most of a lid, but in the light of the photo whose pixels lie around it, or the 
 patch.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -26,6 +28,10 @@ the shade of its fold, which a closed eye has not."""
 LID_QUANTILES = 0.5, 0.9
 """A lid's colour is the mean of its pixels between these in brightness: what does not belong to it
 is mostly darker."""
+
+LIT = 0.5
+"""How far a closed lid is lit like the skin around (a power of the ratio of their brightness): an
+open one is in the shade of the brow and of its own fold."""
 
 ODD_LID = 0.7
 """A photo whose lid is so much darker or, by the inverse, brighter than another's shows the brow
@@ -51,6 +57,7 @@ def color_sources(
         pixels: These; those that lend are certainly the head's, and on the template.
     """
     lids = lid_pixels(views, template, folds, kept)
+    lids = replace(lids, colors=_lit(lids, neutral, template, pixels))
     shown, triangles = pixels.triangle_ids.clamp(min=0), template.triangles.long()
     lend = pixels.lend & ~_around_lids(neutral, template, pixels)
     # Where lids end above, they take after whatever is there: a step would be an outline.
@@ -114,16 +121,38 @@ def _usual_color(colors: Float[Tensor, "p 3"]) -> Float[Tensor, "3"]:
     return colors[(light >= low) & (light <= high)].mean(0)
 
 
+def _lit(
+    lids: ColorSources, neutral: Float[Tensor, "nv 3"], template: HeadTemplate, pixels: ColorSources
+) -> Float[Tensor, "p 3"]:
+    """Colours of lids as these look when they are closed."""
+    colors, light = lids.colors.clone(), brightness(pixels.colors)
+    shown = pixels.triangle_ids.clamp(min=0)
+    for side in ("left", "right"):
+        lid = template.region_mask(f"lid_{side}")[lids.triangle_ids]
+        near = _near_eye(neutral, template, side) & template.region_mask("skin")
+        near = near[shown] & pixels.lend
+        if bool(lid.any()) and bool(near.any()):
+            ratio = light[near].median() / brightness(colors[lid]).mean().clamp(min=1e-3)
+            colors[lid] *= ratio.clamp(1, 1 / ODD_LID) ** LIT
+    return colors.clamp(0, 1)
+
+
+def _near_eye(
+    neutral: Float[Tensor, "nv 3"], template: HeadTemplate, side: str
+) -> Bool[Tensor, "f"]:
+    middles = neutral[template.triangles.long()].mean(1)
+    eye = middles[template.region_mask(f"eye_{side}")].mean(0)
+    return (middles - eye).norm(dim=-1) < EYE_SURROUNDINGS_M
+
+
 def _around_lids(
     neutral: Float[Tensor, "nv 3"], template: HeadTemplate, pixels: ColorSources
 ) -> Bool[Tensor, "p"]:
     """Pixels that say nothing about skin: the rim of an open eye, lashes and brows."""
     shown = pixels.triangle_ids.clamp(min=0)
     around = torch.zeros(len(template.triangles), dtype=torch.bool)
-    middles = neutral[template.triangles.long()].mean(1)
     for side in ("left", "right"):
-        eye = middles[template.region_mask(f"eye_{side}")].mean(0)
-        near = (middles - eye).norm(dim=-1) < EYE_SURROUNDINGS_M
+        near = _near_eye(neutral, template, side)
         around |= near & template.region_mask(f"lid_{side}", "skin", "eyelashes")
     face = pixels.lend & template.region_mask("skin")[shown]
     if not bool(face.any()):

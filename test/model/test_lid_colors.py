@@ -3,7 +3,8 @@
 import torch
 
 from avat3r_ros.expression import arkit_code
-from avat3r_ros.model.lid_colors import lid_pixels
+from avat3r_ros.model.lid_colors import color_sources, lid_pixels
+from avat3r_ros.model.template_colors import ColorSources, brightness
 from avat3r_ros.model.template_fill import unfolding_triangles
 
 LASHES = 0.02
@@ -47,3 +48,19 @@ def test_a_photo_whose_brow_lies_on_the_lid_lends_nothing(template, head):
     views, folds, kept = lid_photos(template, head, light=0.4)
     found = lid_pixels(views, template, folds, kept)
     assert len(found.colors) == on_lid(views, folds)[0].sum()
+
+
+def test_a_closed_lid_is_lit_almost_as_the_skin_around(template, head):
+    views, folds, kept = lid_photos(template, head)
+    lid, skin = (brightness(torch.tensor(head.COLORS[name])) for name in ("lid_left", "skin"))
+    ids = views.binding.triangle_ids
+    pixels = ColorSources(
+        views.images.movedim(1, -1)[kept],
+        ids[kept],
+        views.binding.barycentrics[kept],
+        (ids >= 0)[kept],
+    )
+    neutral = template.vertices(views.identity)
+    found = color_sources(views, template, neutral, folds, kept, pixels)
+    lids = brightness(found.colors[len(pixels.colors) :])
+    assert lid * 1.05 < lids.min() <= lids.max() < skin * 0.95
