@@ -72,7 +72,7 @@ def paint_teeth(
     reach: TeethReach,
     faces: Int[Tensor, "n"],
     weights: Float[Tensor, "n 3"],
-    light: float,
+    light: Float[Tensor, "3"],
 ) -> Float[Tensor, "n 3"]:
     """Colour points on the teeth.
 
@@ -82,7 +82,7 @@ def paint_teeth(
         reach: How far the person's teeth are off the template's.
         faces: Triangles of the points, all on teeth.
         weights: Their barycentrics.
-        light: Of the photos, [0, 1]; scales what is painted.
+        light: Of the photos, RGB; scales what is painted.
     """
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
@@ -189,7 +189,7 @@ def _painted(
     lower: Bool[Tensor, "n"],
     edges: tuple[float, float],
     reach: TeethReach,
-    light: float,
+    light: Float[Tensor, "3"],
 ) -> Float[Tensor, "n 3"]:
     """Usual teeth with borders and gums, all in the light of the front ones."""
     ivory = light * torch.tensor(IVORY) if reach.color is None else reach.color

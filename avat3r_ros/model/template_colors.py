@@ -34,6 +34,9 @@ INTERIOR_COLORS = {
 }
 """sRGB under full light (ours, by eye)."""
 
+SKIN_HUE, TINT = (1.30, 0.92, 0.78), ((1.0, 0.8, 0.5), (1.5, 1.1, 1.0))
+"""Usual colour of skin relative to its brightness, and limits of what skin says of the light's."""
+
 INTERIOR_LIGHT_DEPTH_M = 0.025
 """Behind its front, tongue and throat lose light by 1/e over this depth."""
 
@@ -255,9 +258,17 @@ def streaked_hair(
     return streaked.clamp(0, 1)
 
 
-def photo_light(skin: Float[Tensor, "p 3"]) -> float:
-    """How bright white is in photos that show the skin like this: the brightest skin is near it."""
-    return float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
+def photo_light(skin: Float[Tensor, "p 3"]) -> Float[Tensor, "3"]:
+    """How white looks in photos that show the skin like this: the brightest skin is near it.
+
+    Skin of a warmer hue than most tells half of the light's colour; of a cooler one, nothing: there
+    are shadows and pale people.
+    """
+    white = float(np.clip(np.quantile(skin.amax(-1).numpy(), 0.97) / 0.9, 0.35, 1.0))
+    hue = skin.median(0).values / brightness(skin.median(0).values).clamp(min=1e-3)
+    least, most = torch.tensor(TINT)
+    tint = torch.maximum(torch.minimum(hue / torch.tensor(SKIN_HUE), most), least) ** 0.5
+    return white * tint / brightness(tint)
 
 
 def _continued_eye(

@@ -148,7 +148,9 @@ def test_the_jaw_takes_the_lower_row_only(template):
 def test_seen_teeth_have_the_colours_of_the_photo_and_pass_them_on(template):
     views = photos(template, [arkit_code(), arkit_code(**SMILE)], -0.003)
     faces, weights = middles(template)
-    colors = paint_teeth(views, template, measure_teeth(views, template), faces, weights, 1.0)
+    colors = paint_teeth(
+        views, template, measure_teeth(views, template), faces, weights, torch.ones(3)
+    )
     points = surface_points(template.neutral, template, faces, weights)
     front = (points[:, 2] > -0.02) & (points[:, 0].abs() > 0.004) & (points[:, 1] > -0.0716)
     front &= points[:, 1] < -0.062
@@ -165,7 +167,7 @@ def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
     views = photos(template, [arkit_code()])
     faces, weights = middles(template)
     reach = measure_teeth(views, template)
-    colors = paint_teeth(views, template, reach, faces, weights, 1.0)
+    colors = paint_teeth(views, template, reach, faces, weights, torch.ones(3))
     points = surface_points(template.neutral, template, faces, weights)
     tips = (points[:, 1].sub(-0.0743).abs() < 0.006) & (points[:, 2] > -0.012)
     top = (points[:, 1] > -0.0587) & (points[:, 2] > -0.015)
@@ -174,7 +176,7 @@ def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
     assert float(colors[tips].mean()) > 0.6
     assert float((colors[top] - torch.tensor(GUMS)).abs().max()) < 0.25
     assert float(colors[back].mean()) < 0.3
-    half = paint_teeth(views, template, reach, faces, weights, 0.5)
+    half = paint_teeth(views, template, reach, faces, weights, torch.full((3,), 0.5))
     torch.testing.assert_close(half, 0.5 * colors)
 
 
@@ -185,7 +187,7 @@ def test_back_teeth_are_dark_and_warm_whatever_a_photo_shows_in_front_of_them(te
     weights = torch.rand(len(faces), 3, generator=torch.manual_seed(0))
     weights /= weights.sum(-1, keepdim=True)
     reach = TeethReach(0.0, -0.002, torch.tensor(LEFT))
-    colors = paint_teeth(views, template, reach, faces, weights, 1.0)
+    colors = paint_teeth(views, template, reach, faces, weights, torch.ones(3))
     points = surface_points(template.neutral, template, faces, weights)
     back = colors[points[:, 2] < -0.045]
     assert float(back.max()) < 0.45

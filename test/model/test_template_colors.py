@@ -5,8 +5,10 @@ import torch
 
 from avat3r_ros.model.template_colors import (
     SKIN,
+    SKIN_HUE,
     STREAK_CONTRAST,
     _skin_colors,
+    photo_light,
     streaked_hair,
     surface_groups,
 )
@@ -71,3 +73,13 @@ def test_unseen_hair_has_streaks_that_hang_down_and_skin_has_none():
     assert across > 4 * down
     few = photographed[:20]
     assert torch.equal(streaked_hair(colors, points.reshape(-1, 3), hairy, few), colors)
+
+
+def test_warm_light_reaches_the_mouth_and_cool_skin_says_nothing():
+    usual = 0.7 * torch.tensor(SKIN_HUE)
+    white = photo_light(usual.repeat(50, 1))
+    assert torch.allclose(white, white[:1].expand(3), atol=1e-3)
+    warm = photo_light((usual * torch.tensor([1.1, 1.0, 0.6])).repeat(50, 1))
+    assert warm[0] > 1.15 * warm[2]
+    cool = photo_light((usual * torch.tensor([0.9, 0.95, 1.2])).repeat(50, 1))
+    assert cool[2] <= cool[0] < 1.03 * cool[2]
