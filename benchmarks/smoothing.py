@@ -2,15 +2,17 @@
 
     python benchmarks/smoothing.py [--seconds 20] [--json FILE]
 
-The tracker reads the synthetic operator, whose sensor noise and movements are known, without
-smoothing; then each candidate filters the same measurements. 30 images/s.
+The tracker reads the synthetic operator, whose sensor noise and movements are known, with several
+filters of the landmarks; then candidates filter the scores that the shipped one of them left. 30
+images/s.
 
 - jitter: RMS change from image to image while the true face rests, in shares of the unfiltered one.
 - delay: the shift in time that brings the filtered codes nearest to the measured ones.
 - error: RMS distance to what was measured, smoothed without delay (with the future known); it falls
   with less jitter and rises with delay.
 
-Blinks have filters of their own and a table of their own.
+Tables are of the landmarks' filter, of the face's scores and of blinks, which have a filter of
+their own.
 """
 
 import argparse
@@ -35,23 +37,26 @@ STILL = 0.004
 REST_IMAGES = 5
 """... and a face rests when all scores have rested for so long."""
 
+OPEN_HZ = 1e6
+"""Cutoff of a filter that lets everything pass."""
+
+LANDMARK_BETAS, SPEED_CUTOFFS_HZ = (20.0, 40.0, 80.0, 160.0), (1.0, 5.0)
 MIN_CUTOFFS_HZ, BETAS = (1.0, 2.0, 3.0, 4.0, 6.0), (2.0, 4.0, 8.0, 16.0)
 SHIFTS_S = np.arange(0.0, 0.121, 0.001)
 
 
-def measured(seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as measured and as performed, (images, 52) each."""
-    operator = SyntheticOperator(seed)
-    codes, truth = [], []
-    with FaceTracker(smoothing=None, max_faces=1) as tracker:
-        for i in range(round(seconds / DT_S)):
-            at_s = i * DT_S
-            face = tracker.track(operator.frame(at_s), at_s)
+def measured(frames: list[np.ndarray], landmarks: SmoothingConfig | None) -> np.ndarray:
+    """Scores (images, 52), not smoothed themselves, of landmarks that are smoothed so."""
+    if landmarks is not None:
+        landmarks = replace(landmarks, code_min_cutoff_hz=OPEN_HZ, blink_min_cutoff_hz=OPEN_HZ)
+    codes = []
+    with FaceTracker(smoothing=landmarks, max_faces=1, full_range=False) as tracker:
+        for i, frame in enumerate(frames):
+            face = tracker.track(frame, i * DT_S)
             if not face.detected:
-                raise RuntimeError(f"the operator's face was lost at {at_s:.2f} s")
+                raise RuntimeError(f"the operator's face was lost at {i * DT_S:.2f} s")
             codes.append(face.code)
-            truth.append(operator.truth(at_s).code)
-    return np.array(codes, np.float64), np.array(truth, np.float64)
+    return np.array(codes, np.float64)
 
 
 def resting(truth: np.ndarray) -> np.ndarray:
@@ -67,7 +72,7 @@ def filtered(codes: np.ndarray, config: SmoothingConfig) -> np.ndarray:
 
 
 def score(
-    codes: np.ndarray, smooth: np.ndarray, rest: np.ndarray, columns: np.ndarray
+    codes: np.ndarray, smooth: np.ndarray, rest: np.ndarray, columns: np.ndarray | slice
 ) -> dict[str, float]:
     """Jitter, delay and error of some of the channels."""
     raw, out = codes[:, columns], smooth[:, columns]
@@ -97,11 +102,27 @@ def main() -> None:
     args = parser.parse_args()
     facts = machine()
     print_machine(facts)
-    codes, truth = measured(args.seconds, args.seed)
-    rest = resting(truth)
-    print(f"{len(codes)} images, {rest.sum()} of a face at rest")
+    operator = SyntheticOperator(args.seed)
+    moments_s = np.arange(round(args.seconds / DT_S)) * DT_S
+    frames = [operator.frame(at_s) for at_s in moments_s]
+    rest = resting(np.array([operator.truth(at_s).code for at_s in moments_s], np.float64))
+    print(f"{len(frames)} images, {rest.sum()} of a face at rest")
     blink = np.array([name.startswith("eyeBlink") for name in ARKIT_52])
     shipped, results = SmoothingConfig(), []
+
+    raw, codes = measured(frames, None), measured(frames, shipped)
+    print("\nlandmarks  beta  speed cutoff hz   jitter  delay ms    error")
+    for beta, speed_hz in itertools.product(LANDMARK_BETAS, SPEED_CUTOFFS_HZ):
+        candidate = replace(shipped, landmark_beta=beta, speed_cutoff_hz=speed_hz)
+        values = {"landmark_beta": beta, "speed_cutoff_hz": speed_hz}
+        row = {"part": "landmarks", **values}
+        row |= score(raw, measured(frames, candidate), rest, slice(None))
+        results.append(row)
+        mark = "  shipped" if candidate == shipped else ""
+        print(
+            f"{beta:15.0f} {speed_hz:16.0f} {row['jitter']:8.2f} {row['delay_ms']:9.0f} "
+            f"{row['error']:8.4f}{mark}"
+        )
     for part, columns, prefix in (("face", ~blink, "code"), ("blinks", blink, "blink")):
         print(f"\n{part:>8} min_cutoff_hz  beta   jitter  delay ms    error")
         default = (getattr(shipped, f"{prefix}_min_cutoff_hz"), getattr(shipped, f"{prefix}_beta"))

@@ -10,7 +10,6 @@ viewer_pose (or TF). Publishes besides the images: ~/render_pose, ~/status, ~/ga
 Services: ~/enable.
 """
 
-import os
 import threading
 import time
 
@@ -35,6 +34,7 @@ from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import EXPECTED_ERRORS, ManagedNode, run
 from avat3r_ros.nodes.newest_message import NewestMessage
+from avat3r_ros.nodes.parameters import threads
 from avat3r_ros.nodes.passthrough import Passthrough
 from avat3r_ros.nodes.presence import (
     OperatorPresence,
@@ -98,7 +98,7 @@ class AvatarRendererNode(ManagedNode):
         self._config: RendererConfig = self.config()
         self._view: ViewConfig = self.config("view.")
         self._presence = OperatorPresence(self.config("presence."))
-        torch.set_num_threads(self._num_threads())
+        torch.set_num_threads(threads(self._config.num_threads))
         output: OutputConfig = self.config("output.")
         config = self._config
         self._passthrough = None
@@ -113,7 +113,7 @@ class AvatarRendererNode(ManagedNode):
             transparent=config.background_mode == "transparent",
             passthrough=None if self._passthrough is None else self._passthrough.images,
             depth=output.depth,
-            num_threads=self._num_threads(),
+            num_threads=threads(self._config.num_threads),
         )
         drawing.warm_up(self._device())
         self._frames = FramePublisher(
@@ -160,7 +160,7 @@ class AvatarRendererNode(ManagedNode):
 
     def make_renderer(self) -> FrameRenderer:
         """Create the rasterizer; a test puts its own here."""
-        return FrameRenderer(self._config.backend, num_threads=self._num_threads())
+        return FrameRenderer(self._config.backend, num_threads=threads(self._config.num_threads))
 
     def make_animator(self, avatar: Avatar) -> Animator:
         """Create the animator of a new avatar; a test puts its own here."""
@@ -170,9 +170,6 @@ class AvatarRendererNode(ManagedNode):
         if self._config.device != "auto":
             return self._config.device
         return "cuda" if torch.cuda.is_available() else "cpu"
-
-    def _num_threads(self) -> int:
-        return self._config.num_threads or max(1, len(os.sched_getaffinity(0)) // 2)
 
     def activate(self) -> None:
         """Start the threads."""

@@ -27,7 +27,7 @@ from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
 from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.newest_message import NewestMessage
-from avat3r_ros.nodes.parameters import ranged
+from avat3r_ros.nodes.parameters import ranged, threads
 from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.nodes.transforms import TransformSender
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
@@ -51,6 +51,8 @@ class TrackerConfig:
         compressed: Subscribe to image_raw/compressed instead of image_raw.
         publish_tf: Broadcast the face's frame face_<face_id> (REP-155); needs ROS's tf2_ros.
         face_id: Identifier in the name of the face's frame.
+        num_threads: Threads of the networks that follow the face; 0 takes half of the cores, but
+            two where there are two.
     """
 
     model_path: str = ""
@@ -60,6 +62,7 @@ class TrackerConfig:
     compressed: bool = False
     publish_tf: bool = False
     face_id: str = "operator"
+    num_threads: int = ranged(0, 0, 64)
 
 
 class ExpressionTrackerNode(ManagedNode):
@@ -112,6 +115,7 @@ class ExpressionTrackerNode(ManagedNode):
             smoothing=smoothing,
             max_faces=config.max_faces,
             full_range=config.full_range,
+            num_threads=threads(config.num_threads),
         )
 
     def activate(self) -> None:

@@ -7,6 +7,7 @@ it is written once. Defaults decide the types; a tuple of numbers is a list on t
 """
 
 import inspect
+import os
 import re
 from dataclasses import MISSING, Field, field, fields
 from typing import TypeVar
@@ -20,6 +21,16 @@ C = TypeVar("C")
 def ranged(default: float, low: float, high: float):
     """A dataclass field whose ROS parameter is limited to [low, high]."""
     return field(default=default, metadata={"range": (low, high)})
+
+
+def threads(wanted: int) -> int:
+    """How many threads a `num_threads` parameter asks for.
+
+    0 takes half of the cores, but two where there are two: a face is tracked, then drawn, and what
+    computes has both.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return wanted or max(cores // 2, min(cores, 2))
 
 
 def descriptions(config_class: type) -> dict[str, str]:

@@ -30,8 +30,8 @@ class RendererConfig:
         backend: Rasterizer: "auto", "gsplat" or "cpu".
         driver_lease_s: Ask drivers to promise to be heard of in this time: one whose process dies
             is then noticed after it. The tracker promises 1 s; 0 takes any publisher.
-        num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, for camera,
-            tracker and the other of the two need some as well.
+        num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, but two
+            where there are two.
     """
 
     max_rate_hz: float = ranged(60.0, 1.0, 240.0)

@@ -1,69 +1,30 @@
 """Head pose: the head template's landmarks, in the tracked expression, fitted to the image.
 
     template landmarks + expression code --> landmarks_head (m) -- weighted PnP --> camera_from_head
-    MediaPipe's metric_from_face (cm, looks along -z) -- axes, origin, metres --> start
+    landmarks with their coarse depth -- rotation between the two point sets ------> start
 
-MediaPipe gives a face transform of its own. It serves as the start only: on renders of 16 people
-it was off by 8 degrees of pitch on the average (its canonical face leans) and by 4.8 degrees of yaw
-(standard deviation); the fit was off by 1.3 and 2.8, and agrees with the cameras of `capture`,
-which are fitted to the same template.
+On renders of 16 people the fit was off by 1.3 degrees of pitch on the average and by 2.8 degrees of
+yaw (standard deviation), and agrees with the cameras of `capture`, which are fitted to the same
+template. MediaPipe's own face transform was off by 8 and 4.8.
 
 Distance hangs on the size of the template's mean face: about 9 % (one standard deviation) between
 people. Without intrinsics MediaPipe's virtual camera is assumed and distances scale with its error.
-Centimetres and MediaPipe's axes do not leave this file.
 """
 
 import cv2
 import numpy as np
 from jaxtyping import Float
 
-from avat3r_ros.geometry import CAMERA_FROM_HEAD_AXES, intrinsics_matrix, pose_matrix
+from avat3r_ros.geometry import intrinsics_matrix, pose_matrix
 from avat3r_ros.rig import HeadTemplate
 
 ASSUMED_VERTICAL_FOV_RAD = np.radians(63.0)
 """Of MediaPipe's virtual camera (face geometry module, `Environment`)."""
 
-SELLION_CANONICAL_CM = np.array([0.0, 3.2710, 5.2360])
-"""Deepest point of the nose bridge of MediaPipe's canonical face: its landmark 168."""
-
 _ITERATIONS = 10
 _CONVERGED = 1e-4
 """Radians and metres of a step; the next would be a fifth of it, far below the noise of the
 landmarks."""
-
-
-def camera_from_head_from_metric(
-    metric_from_face_cm: Float[np.ndarray, "4 4"],
-) -> Float[np.ndarray, "4 4"]:
-    """Convert MediaPipe's face transform to the head's pose in the OpenCV camera frame.
-
-    The canonical face has the axes of our head frame (x subject's left, y up, z out of the face);
-    its origin lies inside the head.
-
-    Args:
-        metric_from_face_cm: Canonical face to MediaPipe metric space (camera looks along -z), cm.
-
-    Returns:
-        camera_from_head, metres.
-
-    Raises:
-        ValueError: The rotation block is not a rotation to 1e-3.
-
-    Source: MediaPipe "Face Mesh", section "Metric 3D Space".
-    """
-    rotation = np.asarray(metric_from_face_cm, np.float64)[:3, :3]
-    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    if not error < 1e-3 or np.linalg.det(rotation) < 0:
-        raise ValueError(f"expected a rotation, got {rotation.tolist()}")
-    # MediaPipe computes in single precision; what follows relies on an exact rotation.
-    u, _, vt = np.linalg.svd(rotation)
-    rotation = u @ vt
-    translation_cm = metric_from_face_cm[:3, 3] + rotation @ SELLION_CANONICAL_CM
-    # OpenCV's camera is MediaPipe's turned half round x. That matrix is CAMERA_FROM_HEAD_AXES: the
-    # axes of metric space are those of the head of someone who looks straight at the camera.
-    return pose_matrix(
-        CAMERA_FROM_HEAD_AXES @ rotation, CAMERA_FROM_HEAD_AXES @ translation_cm / 100.0
-    )
 
 
 def assumed_intrinsics(width: int, height: int) -> Float[np.ndarray, "3 3"]:
@@ -87,6 +48,8 @@ class HeadPoseSolver:
         self._root_weights = np.sqrt(self._weights)
         self._neutral_head = neutral.double().numpy()
         self._expressions = (moved - neutral).double().numpy().reshape(len(moved), -1)
+        middle = self._weights @ self._neutral_head
+        self._weighted_shape = self._weights * (self._neutral_head - middle).T
 
     def landmarks_head(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "478 3"]:
         """Landmarks of the mean head in an expression, metres."""
@@ -94,18 +57,18 @@ class HeadPoseSolver:
 
     def solve(
         self,
-        landmarks_px: Float[np.ndarray, "478 2"],
+        landmarks: Float[np.ndarray, "478 3"],
         code: Float[np.ndarray, "52"],
         intrinsics: Float[np.ndarray, "3 3"],
-        start: Float[np.ndarray, "4 4"],
+        start: Float[np.ndarray, "4 4"] | None = None,
     ) -> tuple[Float[np.ndarray, "4 4"], float]:
         """Minimise the weighted squared pixel error (Levenberg-Marquardt on SE(3)).
 
         Args:
-            landmarks_px: Pixels, centres at +0.5.
+            landmarks: x and y in pixels, centres at +0.5; z as in `RawFace`, for the start.
             code: Expression at that moment.
             intrinsics: Camera without distortion, centres at +0.5.
-            start: camera_from_head whose rotation is about right; its translation is not used.
+            start: camera_from_head of a moment before, whose rotation is a start that saves time.
 
         Returns:
             camera_from_head, and the weighted RMS error relative to the height of the landmarks'
@@ -113,13 +76,13 @@ class HeadPoseSolver:
         """
         points = self.landmarks_head(np.asarray(code, np.float64)).T
         # Rays (x, y, 1): from here on no intrinsics; errors are scaled back to pixels by weights.
-        pixels = np.ones((3, len(landmarks_px)))
-        pixels[:2] = landmarks_px.T
+        pixels = np.ones((3, len(landmarks)))
+        pixels[:2] = landmarks[:, :2].T
         rays = np.linalg.solve(intrinsics, pixels)[:2]
-        rotation = np.array(start[:3, :3], np.float64)
+        rotation = self._rotation(landmarks) if start is None else start[:3, :3]
         turned = rotation @ points
         translation = self._translation(turned, rays)
-        rows = np.zeros((7, 2, len(landmarks_px)))
+        rows = np.zeros((7, 2, len(landmarks)))
         cost, normal, gradient = self._normal_equations(turned, translation, rays, rows)
         damping = 1e-4
         for _ in range(_ITERATIONS):
@@ -133,14 +96,20 @@ class HeadPoseSolver:
                 rotation, translation = new_rotation, new_translation
                 cost, normal, gradient = new
                 damping *= 0.1
-                if np.abs(step).max() < _CONVERGED:
-                    break
             else:
                 damping *= 100.0
+            if np.abs(step).max() < _CONVERGED:
+                break
         height_px = max(float(np.ptp(pixels[1])), 1e-6)
         return pose_matrix(rotation, translation), float(
             np.sqrt(cost) * intrinsics[1, 1] / height_px
         )
+
+    def _rotation(self, landmarks: np.ndarray) -> Float[np.ndarray, "3 3"]:
+        """About right: turns the neutral landmarks towards the seen ones (Kabsch's algorithm)."""
+        u, _, vt = np.linalg.svd(self._weighted_shape @ landmarks)
+        mirrored = np.linalg.det(u) * np.linalg.det(vt)
+        return (vt.T * [1.0, 1.0, mirrored]) @ u.T
 
     def _translation(self, turned: np.ndarray, rays: np.ndarray) -> np.ndarray:
         """Translation for a known rotation; X + t_x = x (Z + t_z) is linear in it, y likewise."""

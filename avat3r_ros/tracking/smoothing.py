@@ -29,6 +29,8 @@ class SmoothingConfig:
         code_beta: Cutoff gained per score unit and second.
         blink_min_cutoff_hz: Of eyeBlink scores: a blink lasts 0.1-0.2 s and must reach the bottom.
         blink_beta: Likewise, for eyeBlink scores.
+        landmark_min_cutoff_hz: Of landmarks, before scores and pose are read from them.
+        landmark_beta: Cutoff gained per size of the face and second.
         rotation_min_cutoff_hz: Of the head's rotation.
         rotation_beta: Cutoff gained per rad/s.
         translation_min_cutoff_hz: Of the head's translation.
@@ -41,6 +43,8 @@ class SmoothingConfig:
     code_beta: float = 4.0
     blink_min_cutoff_hz: float = 3.0
     blink_beta: float = 16.0
+    landmark_min_cutoff_hz: float = 0.05
+    landmark_beta: float = 80.0
     rotation_min_cutoff_hz: float = 2.0
     rotation_beta: float = 6.0
     translation_min_cutoff_hz: float = 2.0
@@ -84,15 +88,23 @@ class OneEuroFilter:
         self._sample: np.ndarray | None = None
         self._speed: np.ndarray | float = 0.0
 
-    def filter(self, sample: Float[np.ndarray, "n"], dt_s: float) -> Float[np.ndarray, "n"]:
-        """Take the sample `dt_s` seconds after the last one; return the new estimate."""
+    def filter(
+        self, sample: Float[np.ndarray, "..."], dt_s: float, unit: float = 1.0
+    ) -> Float[np.ndarray, "..."]:
+        """Take the sample `dt_s` seconds after the last one; return the new estimate.
+
+        Args:
+            sample: In any unit.
+            dt_s: Since the last sample.
+            unit: What counts as 1 in `beta`, in the samples' unit.
+        """
         sample = np.asarray(sample, np.float64)
         if self._estimate is None:
             self._estimate = self._sample = sample
         elif dt_s > 0:
             speed = (sample - self._sample) / dt_s
             self._speed = self._speed + _alpha(self._speed_cutoff_hz, dt_s) * (speed - self._speed)
-            cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed)
+            cutoff_hz = self._min_cutoff_hz + self._beta * np.abs(self._speed) / unit
             weight = _alpha(cutoff_hz, dt_s)
             self._estimate = self._estimate + weight * (sample - self._estimate)
             self._sample = sample
@@ -143,4 +155,11 @@ def code_filter(config: SmoothingConfig) -> OneEuroFilter:
         np.where(blink, config.blink_min_cutoff_hz, config.code_min_cutoff_hz),
         np.where(blink, config.blink_beta, config.code_beta),
         config.speed_cutoff_hz,
+    )
+
+
+def landmark_filter(config: SmoothingConfig) -> OneEuroFilter:
+    """Filter for landmarks, whose unit is the size of the face."""
+    return OneEuroFilter(
+        config.landmark_min_cutoff_hz, config.landmark_beta, config.speed_cutoff_hz
     )

@@ -2,6 +2,8 @@
 
 image -> Landmarker -> largest face -+-> head pose ----> One Euro -------------------------+-> state
                                      +-> 52 scores ----> One Euro -> neutral -> response --+
+
+In video the landmarks pass a One Euro filter of their own, before scores are read from them.
 """
 
 import os
@@ -14,15 +16,17 @@ from jaxtyping import Float
 from avat3r_ros.expression import ARKIT_52, validate_code
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking.gaze import gaze_from_code
-from avat3r_ros.tracking.head_pose import (
-    HeadPoseSolver,
-    assumed_intrinsics,
-    camera_from_head_from_metric,
-)
-from avat3r_ros.tracking.landmarker import Landmarker, RawFace
+from avat3r_ros.tracking.head_pose import HeadPoseSolver, assumed_intrinsics
+from avat3r_ros.tracking.landmarker import Landmarker
 from avat3r_ros.tracking.neutral import TYPICAL_NEUTRAL, neutral_from_codes, relative_to_neutral
+from avat3r_ros.tracking.raw_face import RawFace
 from avat3r_ros.tracking.response import ResponseRange
-from avat3r_ros.tracking.smoothing import PoseFilter, SmoothingConfig, code_filter
+from avat3r_ros.tracking.smoothing import (
+    PoseFilter,
+    SmoothingConfig,
+    code_filter,
+    landmark_filter,
+)
 from avat3r_ros.types import FaceState
 
 MIN_IMAGE_PX = 32
@@ -54,11 +58,12 @@ class FaceTracker:
         full_range: Codes are shares of the full movement (response.py); False passes the
             landmarker's scores above rest. None: True for smoothed video, where the person's
             range can be learned.
+        num_threads: Of the networks that follow a face.
 
     Raises:
         ValueError: A setting outside its range, or a model file that is not the published one.
         FileNotFoundError: The model file is nowhere; the message has the remedy.
-        RuntimeError: mediapipe is not installed.
+        RuntimeError: mediapipe or ai-edge-litert is not installed.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class FaceTracker:
         running_mode: str = "video",
         template: HeadTemplate | None = None,
         full_range: bool | None = None,
+        num_threads: int = 1,
     ) -> None:
         if running_mode not in ("video", "image"):
             raise ValueError(f"expected running_mode 'video' or 'image', got {running_mode!r}")
@@ -84,10 +90,15 @@ class FaceTracker:
             full_range = self._smoothing is not None
         self._response = ResponseRange() if full_range else None
         self._raw_codes: OrderedDict[float, np.ndarray] = OrderedDict()
-        self._timestamp_ms = 0
-        self.reset()
         self._pose_solver = HeadPoseSolver(template or HeadTemplate.load())
-        self._landmarker = Landmarker(model_path, max_faces=max_faces, video=self._video)
+        self._landmarker = Landmarker(
+            model_path,
+            max_faces=max_faces,
+            video=self._video,
+            landmark_filter=landmark_filter(smoothing) if self._smoothing else None,
+            num_threads=num_threads,
+        )
+        self.reset()
 
     def track(
         self,
@@ -105,7 +116,7 @@ class FaceTracker:
                 approximate without it (head_pose.py).
 
         Returns:
-            `detected=False` when there is no face. Landmarks are as measured, never smoothed.
+            `detected=False` when there is no face.
 
         Raises:
             ValueError: The image, stamp or intrinsics cannot be used; the tracker's state is kept.
@@ -114,12 +125,12 @@ class FaceTracker:
         image = _checked_image(image)
         intrinsics = None if intrinsics is None else _checked_intrinsics(intrinsics)
         dt_s = self._advance(stamp_s)
-        faces = self._landmarker.detect(image, self._timestamp_ms)
+        faces = self._landmarker.detect(image, dt_s)
         if not faces:
             self._forget_face()
             return _no_face(stamp_s)
         face = faces[0]
-        box = _box(face)
+        box = face.box
         if self._is_someone_else(box):
             self._forget_face()
         self._last_box = box
@@ -128,11 +139,9 @@ class FaceTracker:
             intrinsics = assumed_intrinsics(image.shape[1], image.shape[0])
         code = face.scores
         pose, residual = self._pose_solver.solve(
-            face.landmarks_px,
-            code,
-            intrinsics,
-            camera_from_head_from_metric(face.metric_from_face_cm),
+            face.landmarks, code, intrinsics, start=self._last_pose
         )
+        self._last_pose = pose if self._video and residual < RESIDUAL_LOST else None
         confidence = _confidence(face, residual, image)
         if self._smoothing is not None:
             pose = self._pose_filter.filter(pose, dt_s)
@@ -197,7 +206,8 @@ class FaceTracker:
         return self._neutral.copy()
 
     def reset(self) -> None:
-        """Forget the past (smoothing, order of stamps); the neutral calibration stays."""
+        """Forget the past (place, smoothing, stamps); the neutral calibration stays."""
+        self._landmarker.reset()
         self._forget_face()
         self._last_stamp_s: float | None = None
         self._raw_codes.clear()
@@ -225,8 +235,6 @@ class FaceTracker:
                 f"({last_s:.6f} s); drop the image, or call reset() if the clock was set back"
             )
         dt_s = 0.0 if last_s is None else stamp_s - last_s
-        # MediaPipe's own clock: starts at 0 and never goes back, not even over a reset.
-        self._timestamp_ms += round(dt_s * 1000.0)
         self._last_stamp_s = float(stamp_s)
         if self._smoothing is not None and dt_s > self._smoothing.reset_gap_s:
             self._forget_face()
@@ -234,6 +242,7 @@ class FaceTracker:
 
     def _forget_face(self) -> None:
         self._last_box: np.ndarray | None = None
+        self._last_pose: np.ndarray | None = None
         if self._smoothing is not None:
             self._code_filter.reset()
             self._pose_filter.reset()
@@ -296,15 +305,8 @@ def _checked_intrinsics(intrinsics: np.ndarray) -> np.ndarray:
     return k
 
 
-def _box(face: RawFace) -> np.ndarray:
-    return np.stack([face.landmarks_px.min(0), face.landmarks_px.max(0)])
-
-
 def _confidence(face: RawFace, residual: float, image: np.ndarray) -> float:
-    """Share of landmarks inside the image, reduced where they do not fit a rigid face.
-
-    MediaPipe keeps its own presence score to itself and only thresholds it.
-    """
+    """Share of landmarks inside the image, reduced where they do not fit a rigid face."""
     inside = ((face.landmarks_px >= 0) & (face.landmarks_px <= image.shape[1::-1])).all(-1).mean()
     fit = (RESIDUAL_LOST - residual) / (RESIDUAL_LOST - RESIDUAL_SURE)
     return float(inside * np.clip(fit, 0.0, 1.0))
