@@ -39,7 +39,11 @@ SCORE_NAMES = ("_neutral", *sorted(set(ARKIT_52) - {"tongueOut"}))
 _SCORES_OF_ARKIT = np.array(
     [SCORE_NAMES.index(name) if name in SCORE_NAMES else 0 for name in ARKIT_52]
 )
-_TONGUE = ARKIT_INDEX["tongueOut"]
+_TONGUE, _JAW = ARKIT_INDEX["tongueOut"], ARKIT_INDEX["jawOpen"]
+
+TONGUE_JAW_OPEN = 0.15
+"""jawOpen from which the tongue counts in full, and not at all over a shut jaw. A woman's hand
+before her mouth read as a tongue with 0.99 and jawOpen 0; painted tongues came with 0.15 to 0.5."""
 
 # fmt: off
 SCORED_LANDMARKS = np.array([
@@ -146,7 +150,8 @@ class FaceFollower:
         self._blendshapes.set_tensor(self._scored, landmarks[None, SCORED_LANDMARKS, :2])
         self._blendshapes.invoke()
         scores = self._blendshapes.get_tensor(self._scores)[_SCORES_OF_ARKIT]
-        scores[_TONGUE] = mesh.get_tensor(self._tongue).item()
+        tongue = mesh.get_tensor(self._tongue).item()
+        scores[_TONGUE] = tongue * min(1.0, scores[_JAW] / TONGUE_JAW_OPEN)
         return RawFace(landmarks, scores.clip(0.0, 1.0))
 
 

@@ -14,7 +14,7 @@ class RawFace:
         landmarks: x and y in pixels of the image, centres at +0.5; z away from the camera in the
             same scale, from an arbitrary zero, coarser than x and y.
         scores: Blendshape scores in ARKIT_52 order, [0, 1]. tongueOut is the probability of a
-            tongue that shows, and 0 where nobody looked for it (landmarker.py).
+            tongue that shows (face_follower.py), and 0 in stills.
     """
 
     landmarks: Float[np.ndarray, "478 3"]

@@ -89,6 +89,28 @@ def test_a_tongue_is_seen(photo, found, follower):
     assert with_tongue > 0.03
 
 
+def test_a_tongue_over_a_shut_jaw_is_a_hand_or_the_like(photo, found, monkeypatch):
+    """The networks stand still here: what they say of a hand before the mouth is written in."""
+    follower = FaceFollower(MODEL)
+    mesh, blendshapes, jaw = follower._mesh, follower._blendshapes, [0.0]
+    read_mesh, read_scores = mesh.get_tensor, blendshapes.get_tensor
+
+    def scores_with_jaw(index):
+        scores = read_scores(index)
+        scores[SCORE_NAMES.index("jawOpen")] = jaw[0]
+        return scores
+
+    def mesh_with_tongue(index):
+        return np.full((1, 1), 0.9) if index == follower._tongue else read_mesh(index)
+
+    monkeypatch.setattr(mesh, "get_tensor", mesh_with_tongue)
+    monkeypatch.setattr(blendshapes, "get_tensor", scores_with_jaw)
+    tongues = []
+    for jaw[0] in (0.0, 0.075, 0.15, 0.6):
+        tongues.append(followed(follower, photo, found).scores[TONGUE])
+    np.testing.assert_allclose(tongues, [0.0, 0.45, 0.9, 0.9], atol=1e-6)
+
+
 def test_a_face_that_is_gone_is_not_followed(found, follower):
     assert followed(follower, np.full((300, 340, 3), 127, np.uint8), found) is None
     noise = np.random.default_rng(0).integers(0, 255, (300, 340, 3), np.uint8)
