@@ -18,6 +18,10 @@ SPILL, SPILL_AROUND = 0.02, 0.02
 """How far into the head the background's colour spills, by blur and by light, and the reach of the
 means beyond, as shares of a head crop's side."""
 
+HUES_APART, FULL_SPILL = (0.1, 0.3), 0.25
+"""Squared sines of the angle between the colours of head and background from which on hues tell how
+much of either a pixel has; and the share from which on it takes the head's hue."""
+
 MAX_SPILL = 0.7
 """Largest share of the background that a pixel's colour is freed of."""
 
@@ -69,12 +73,35 @@ def without_spill(
     front, back, trust = _sides(crop, inside, outside, rim, reach, SPILL_AROUND * len(matte))
     line = back - front
     share = ((crop[rim] - front) * line).sum(1) / np.maximum((line**2).sum(1), 1e-6)
+    shaded, apart = _share_in_shade(crop[rim], front, back)
+    share += apart * (shaded - share)
     share *= trust * _ramp(inside[rim], (reach, reach / 2))
     # What a pixel lacks it does not have of the background either: dark hair stays dark.
     share = np.minimum(share, (crop[rim] / np.maximum(back, 1e-3)).min(1)).clip(0, MAX_SPILL)
     clean = crop.copy()
-    clean[rim] = ((crop[rim] - share[:, None] * back) / (1 - share[:, None])).clip(0, 1)
+    freed = ((crop[rim] - share[:, None] * back) / (1 - share[:, None])).clip(0, 1)
+    # What is left of another hue is the background's, too: colours blur farther than light.
+    light = freed.mean(1) / np.maximum(front.mean(1), 1e-3)
+    usual = (light[:, None] * front).clip(0, 1)
+    clean[rim] = freed + (apart * (share / FULL_SPILL).clip(0, 1))[:, None] * (usual - freed)
     return clean
+
+
+def _share_in_shade(
+    colors: Float[np.ndarray, "n 3"],
+    front: Float[np.ndarray, "n 3"],
+    back: Float[np.ndarray, "n 3"],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the background in colours whose head is lighter or darker than around, and trust.
+
+    Least squares of `head * front + share * back`: there is an answer where their hues differ.
+    """
+    ff, fb, bb = ((a * b).sum(1) for a, b in ((front, front), (front, back), (back, back)))
+    determinant = ff * bb - fb**2
+    share = (ff * (colors * back).sum(1) - fb * (colors * front).sum(1)) / np.maximum(
+        determinant, 1e-6
+    )
+    return share, _ramp(determinant / np.maximum(ff * bb, 1e-6), HUES_APART)
 
 
 def _to_outline(matte: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

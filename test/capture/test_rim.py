@@ -44,6 +44,18 @@ def test_the_wall_does_not_colour_the_rim():
     assert np.abs(clean - image)[deep].mean() < 0.005, "what the wall does not reach stays"
 
 
+def test_hair_in_shade_loses_the_walls_hue_and_stays_dark():
+    row, column = np.mgrid[:SIZE, :SIZE]
+    shade = np.where(np.hypot(row - 100, column - 100) > 54, 0.35, 1.0)[..., None]
+    image, true = photo()
+    image = (image - (1 - shade) * true[..., None] * HAIR).clip(0, 1).astype(np.float32)
+    clean = without_spill(image, true)
+    rim = (true > 0.5) & (true < 0.75)
+    assert (image[rim, 2] > image[rim, 0]).all(), "otherwise there was nothing to clean"
+    assert (clean[rim, 2] < clean[rim, 0]).mean() > 0.9
+    assert clean[rim].mean() < 0.6 * HAIR.mean()
+
+
 @pytest.mark.parametrize("behind", [HAIR, 1.1 * HAIR])
 def test_where_head_and_wall_look_alike_nothing_is_told(behind):
     image, true = photo(behind=behind)
