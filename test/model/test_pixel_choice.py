@@ -67,7 +67,7 @@ def test_glare_fades_out_and_all_of_it_goes(person, template):
         images[0, :, row, column + step] = share * WHITE + (1 - share) * SKIN
     # As bright, but apart from it: the skin's own.
     images[0, :, row - 5, column] = 0.45 * WHITE + 0.55 * SKIN
-    # At this size the reach is two pixels and the rim one.
+    # At this size the reach is a pixel, and so is the rim.
     glare = misread_pixels(dataclasses.replace(person, images=images), template)[0, 0]
     assert glare[row, column : column + len(shares)].all()
     assert not glare[row - 5, column] and not glare[row, column + 8]
