@@ -12,6 +12,7 @@ Services: ~/enable.
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,10 +63,6 @@ TICK_S, EASING_TICK_S = 0.03, 1 / 60
 """How often the animation looks at the clock while nothing arrives; and while the face eases."""
 
 
-LISTEN_S = 0.2
-"""After which a thread that waits for codes looks whether it should end."""
-
-
 class AvatarRendererNode(ManagedNode):
     """See the module."""
 
@@ -88,6 +85,7 @@ class AvatarRendererNode(ManagedNode):
         )
         self._codes: NewestMessage | None = None
         self._viewer: ViewerInput | None = None
+        self._passthrough: Passthrough | None = None
         self._display: Display | None = None
         self._frames: FramePublisher | None = None
         self._animator: Animator | None = None
@@ -101,7 +99,6 @@ class AvatarRendererNode(ManagedNode):
         torch.set_num_threads(threads(self._config.num_threads))
         output: OutputConfig = self.config("output.")
         config = self._config
-        self._passthrough = None
         if config.background_mode == "image":
             self._passthrough = Passthrough(
                 self, self._view, config.background_timeout_s, self._something_new
@@ -147,7 +144,7 @@ class AvatarRendererNode(ManagedNode):
             AvatarMsg, "avatar", self._avatars.put, LATCHED
         )
         if self.local.carries("expression"):
-            self.local.listen("expression", self._on_local_expression)
+            self.local.listen("expression", self._on_expression)
         else:
             self._codes = NewestMessage(
                 self,
@@ -175,22 +172,23 @@ class AvatarRendererNode(ManagedNode):
         """Start the threads."""
         self._frames.start()
         if self._codes is not None:
-            self.start_worker("listen", self._listen)
+            self.start_worker("listen", partial(self._codes.serve, self._on_expression))
         self.start_worker("view", self._viewer.listen)
+        if self._passthrough is not None:
+            for listen in self._passthrough.listeners:
+                self.start_worker("background", listen)
         self.start_worker("animate", self._animate)
         self.start_worker("draw", self._display.draw)
         self.start_worker("warp", self._display.warp)
 
     def cleanup(self) -> None:
         """Remove the interface and forget the avatar."""
-        self.local.leave("expression", self._on_local_expression)
+        self.local.leave("expression", self._on_expression)
         self._frames.close()
-        for inbox in (self._viewer, self._codes):
+        for inbox in (self._viewer, self._codes, self._passthrough):
             if inbox is not None:
                 inbox.close()
-        self._viewer = self._codes = None
-        if self._passthrough is not None:
-            self._passthrough.close()
+        self._viewer = self._codes = self._passthrough = None
         self.destroy_subscription(self._avatar_subscription)
         self.destroy_service(self._enable_service)
         self._animator = None
@@ -203,7 +201,7 @@ class AvatarRendererNode(ManagedNode):
         self._animate_bell.set()
         if self._display is not None:
             self._display.wake()
-        for inbox in (self._viewer, self._codes):
+        for inbox in (self._viewer, self._codes, self._passthrough):
             if inbox is not None:
                 inbox.wake()
 
@@ -225,17 +223,8 @@ class AvatarRendererNode(ManagedNode):
 
     # Callbacks: they only put things down for the threads
 
-    def _listen(self, stop: threading.Event) -> None:
-        self._codes.take()  # of before the activation
-        while not stop.is_set():
-            msg = self._codes.wait_and_take(LISTEN_S)
-            if msg is not None:
-                self._on_expression(msg, self._codes.info)
-
-    def _on_local_expression(self, msg: Expression) -> None:
-        self._on_expression(msg, None)
-
-    def _on_expression(self, msg: Expression, info: dict | None) -> None:
+    def _on_expression(self, msg: Expression) -> None:
+        info = None if self._codes is None else self._codes.info
         times = arrived(stamp_s_from_msg(msg.header.stamp), info)
         self._expressions.put((msg, time.monotonic(), times))
 

@@ -1,7 +1,7 @@
 """Expressions from a phone, a headset, another program or a recording, instead of a tracker's.
 
     UDP datagram ──► [listen thread] ──┐
-    face_weights ──► callback ─────────┼──► expression
+    face_weights ──► [listen thread] ──┼──► expression
     code file, bag ──► [play thread] ──┘
 
 Services: ~/enable, ~/pause (recordings). drivers/ has the formats. Every source gets a frame_id of
@@ -12,12 +12,12 @@ import re
 import socket
 import threading
 import time
+from functools import partial
 
 import numpy as np
 from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from jaxtyping import Float
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
@@ -37,6 +37,7 @@ from avat3r_ros.nodes.driver_config import (
     DriverConfig,
 )
 from avat3r_ros.nodes.managed import ManagedNode, run
+from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.tracking.gaze import gaze_from_code
 from avat3r_ros.types import FaceState
@@ -67,11 +68,12 @@ class ExpressionDriverNode(ManagedNode):
         self._weights: FaceWeights | None = None
         self._playback: Playback | None = None
         self._socket: socket.socket | None = None
+        self._inbox: NewestMessage | None = None
 
     def configure(self) -> None:
         """Read parameters and the recording, and create the interface."""
         self._config: DriverConfig = self.config()
-        self._source = self._weights = self._playback = self._subscription = None
+        self._source = self._weights = self._playback = self._inbox = None
         config = self._config
         if config.driver == RECORDING:
             self._playback = Playback(read_codes(config.recording), loop=config.loop)
@@ -82,10 +84,7 @@ class ExpressionDriverNode(ManagedNode):
                 self.get_logger().warning(f"{config.recording}: {line}")
         elif config.driver == FACE_WEIGHTS:
             self._weights = FaceWeights()
-            newest = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-            self._subscription = self.create_subscription(
-                JointState, "face_weights", self._on_weights, newest
-            )
+            self._inbox = NewestMessage(self, JointState, "face_weights")
         else:
             self._source = UDP_SOURCES[config.driver][0]()
         self._publisher = self.create_lifecycle_publisher(
@@ -100,6 +99,8 @@ class ExpressionDriverNode(ManagedNode):
         """Start listening or playing."""
         if self._playback is not None:
             self.start_worker("play", self._play)
+        if self._inbox is not None:
+            self.start_worker("listen", partial(self._inbox.serve, self._on_weights))
         if self._source is None:
             return
         port = self._config.port or UDP_SOURCES[self._config.driver][1]
@@ -118,8 +119,14 @@ class ExpressionDriverNode(ManagedNode):
         self.destroy_lifecycle_publisher(self._publisher)
         for service in self._services_made:
             self.destroy_service(service)
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
+        if self._inbox is not None:
+            self._inbox.close()
+        self._inbox = None
+
+    def wake_workers(self) -> None:
+        """End the wait for weights."""
+        if self._inbox is not None:
+            self._inbox.wake()
 
     @property
     def address(self) -> str:
@@ -137,15 +144,15 @@ class ExpressionDriverNode(ManagedNode):
             return DiagnosticStatus.OK, "disabled by ~/enable"
         if self._playback is not None and self._playback.paused:
             return DiagnosticStatus.OK, "paused"
-        senders = 0 if self._subscription is None else self._subscription.get_publisher_count()
+        senders = 0 if self._inbox is None else self._inbox.num_publishers
         if senders > 1:
-            return DiagnosticStatus.WARN, f"{senders} publishers of {self._subscription.topic_name}"
+            return DiagnosticStatus.WARN, f"{senders} publishers of {self._inbox.topic}"
         if time.monotonic() - self._heard_s < SILENT_S:
             return DiagnosticStatus.OK, f"{self._config.driver}: faces come"
         if self._playback is not None:
             return DiagnosticStatus.OK, f"{self._config.recording} has ended"
-        if self._subscription is not None:
-            return DiagnosticStatus.WARN, f"no face comes on {self._subscription.topic_name}"
+        if self._inbox is not None:
+            return DiagnosticStatus.WARN, f"no face comes on {self._inbox.topic}"
         text = f"{self._config.driver}: no face comes to UDP {self.address}"
         if isinstance(self._source, OscFace) and self._source.unknown:
             text += f"; {self._source.unknown} is no name of a blend shape"
@@ -167,7 +174,7 @@ class ExpressionDriverNode(ManagedNode):
         return response
 
     def _on_weights(self, msg: JointState) -> None:
-        if not (self.is_active and self._enabled):
+        if not self._enabled:
             return
         unknown = len(self._weights.unknown)
         source = re.sub(r"\W", "_", msg.header.frame_id[:64], flags=re.ASCII)

@@ -5,6 +5,7 @@ time per message, in which every other thread waits for Python's lock. Whatever 
 a camera or a headset passes it by.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+LOOK_S = 0.2
+"""How often `serve` looks whether it shall stop."""
 
 
 class _Unserved(CallbackGroup):
@@ -31,7 +36,7 @@ class _Unserved(CallbackGroup):
 class NewestMessage:
     """Takes the newest message of a topic; older ones are gone.
 
-    `wait_and_take` and `take` belong to one thread.
+    `serve`, `wait_and_take` and `take` belong to one thread.
 
     Args:
         node: Gets the subscription.
@@ -68,6 +73,11 @@ class NewestMessage:
             self._ready = _rclpy.WaitSet(1, 1, 0, 0, 0, len(self._events), node.context.handle)
 
     @property
+    def topic(self) -> str:
+        """Full name."""
+        return self._subscription.topic_name
+
+    @property
     def num_publishers(self) -> int:
         """Of the topic, as far as they match."""
         return self._subscription.get_publisher_count()
@@ -98,6 +108,14 @@ class NewestMessage:
             if event.is_ready(ready):
                 event.callback(event.take_data())
         return self.take()
+
+    def serve(self, handle: Callable[[Any], None], stop: threading.Event) -> None:
+        """Call `handle` with each message from now on, until `stop` is set."""
+        self.take()  # of before
+        while not stop.is_set():
+            message = self.wait_and_take(LOOK_S)
+            if message is not None:
+                handle(message)
 
     def wake(self) -> None:
         """End the wait, in any thread."""

@@ -1,5 +1,6 @@
 """Pictures to show behind the avatar, e.g. what the headset's or the robot's camera sees."""
 
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -7,11 +8,11 @@ from functools import partial
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 from avat3r_ros.nodes.images import image_from_msg
 from avat3r_ros.nodes.managed import ManagedNode
+from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.viewpoint import ViewConfig
 from avat3r_ros.pictures import middle_cut
 
@@ -32,6 +33,9 @@ class Passthrough:
         view: Size, and mono or stereo.
         timeout_s: Older pictures are not shown: a frozen surrounding is worse than none.
         changed: Called when there is a new one.
+
+    Attributes:
+        listeners: One for each eye, to be called in a thread of its own with an event that ends it.
     """
 
     def __init__(
@@ -39,20 +43,23 @@ class Passthrough:
     ) -> None:
         self._node, self._view, self._timeout_s, self._changed = node, view, timeout_s, changed
         self._newest: list[tuple[float, np.ndarray] | None] = [None] * len(view.eyes)
-        self._subscriptions = [
-            node.create_subscription(
-                Image,
-                f"{eye}background/image_raw",
-                partial(self._on_image, index),
-                qos_profile_sensor_data,
-            )
-            for index, eye in enumerate(view.eyes)
+        self._inboxes = [
+            NewestMessage(node, Image, f"{eye}background/image_raw") for eye in view.eyes
+        ]
+        self.listeners: list[Callable[[threading.Event], None]] = [
+            partial(inbox.serve, partial(self._on_image, index))
+            for index, inbox in enumerate(self._inboxes)
         ]
 
+    def wake(self) -> None:
+        """End the waits of the listeners."""
+        for inbox in self._inboxes:
+            inbox.wake()
+
     def close(self) -> None:
-        """Remove the subscriptions."""
-        for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+        """Remove the subscriptions; the listeners have ended."""
+        for inbox in self._inboxes:
+            inbox.close()
 
     def images(self) -> UInt8[np.ndarray, "c h w 3"] | None:
         """One RGB picture for each eye, or None while one of them is missing or too old."""
