@@ -63,12 +63,15 @@ class Truth:
     """The operator as the renderer's camera would have seen it, on black.
 
     Attributes:
-        picture: RGB.
+        picture: RGB, cut at the neck.
         mask: Where the head is, in [0, 1].
+        judged: Where pictures are compared: in the mask and `RIM_PX` around it, but not where the
+            neck goes on, of which avatars show more or less.
     """
 
     picture: Picture
     mask: Float[np.ndarray, "h w"]
+    judged: Float[np.ndarray, "h w"]
 
 
 def true_camera(camera: Camera, head: SyntheticHead, identity: Float[Tensor, "k"]) -> Camera:
@@ -96,8 +99,15 @@ def true_camera(camera: Camera, head: SyntheticHead, identity: Float[Tensor, "k"
 
 def true_view(head: SyntheticHead, frame: DemoFrame, identity: Float[Tensor, "k"]) -> Truth:
     """Render the operator's head with the true code from the renderer's camera."""
-    view = head.render(true_camera(frame.camera, head, identity)[0], frame.true_code)
-    return Truth(uint8_image(view.image.numpy()), view.mask[0].numpy())
+    camera = true_camera(frame.camera, head, identity)[0]
+    view = head.render(camera, frame.true_code)
+    mask = view.mask[0].numpy()
+    uncut = head.paint_portrait(camera, frame.true_code, part="head")
+    below = -mask
+    below[uncut.window] += uncut.rgba[..., 3]
+    rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RIM_PX + 1, 2 * RIM_PX + 1))
+    around = cv2.dilate(mask, rim) - cv2.dilate(below.clip(0), rim)
+    return Truth(uint8_image(view.image.numpy()), mask, np.maximum(around, mask))
 
 
 def track_stills(pictures: Sequence[np.ndarray]) -> list[FaceState]:
@@ -112,18 +122,15 @@ def image_scores(
     """Compare pictures with the truth of the same moments.
 
     Returns:
-        `psnr_db`: mean PSNR of the operator's head and a rim of `RIM_PX` around it, but not below.
+        `psnr_db`: mean PSNR where truths are judged: the operator's head and a rim around it.
         `psnr_inside_db`: the same without the rim.
         `landmark_distance_px`: mean distance of 468 landmarks where both faces are found.
         `faces_found`: fraction of pictures in which the tracker finds a face.
     """
     psnrs, insides = [], []
-    rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RIM_PX + 1, 2 * RIM_PX + 1))
-    rim[:RIM_PX] = 0  # a pixel counts that has the head beside or under it
     faces = track_stills(pictures)
     for picture, truth in zip(pictures, truths, strict=True):
-        inside = truth.mask.astype(np.float32)
-        for values, mask in ((psnrs, cv2.dilate(inside, rim)), (insides, inside)):
+        for values, mask in ((psnrs, truth.judged), (insides, truth.mask)):
             values.append(
                 float(psnr(_chw(picture), _chw(truth.picture), torch.from_numpy(mask)[None]))
             )
