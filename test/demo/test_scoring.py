@@ -90,12 +90,11 @@ def test_a_neck_below_the_truths_cut_costs_nothing(head):
     truth = true_view(head, frame, torch.from_numpy(head.identity))
     cut = frame.rendered // 4 * 4
     uncut = head.paint_portrait(frame.camera[0], frame.code, part="head")
-    neck = np.zeros(truth.mask.shape, np.float32)
-    neck[uncut.window] = uncut.rgba[..., 3]
-    neck = cv2.dilate((neck > 0).astype(np.uint8), np.ones((7, 7))) * (truth.mask == 0)
-    tops = np.argmax(truth.mask > 0, axis=0)
-    neck[: tops.max()] = 0  # the same rows without the crown
-    below = (neck > 0) & (np.arange(256)[:, None] > np.flatnonzero(truth.mask.max(1) > 0).max() - 8)
+    neck = np.zeros(truth.mask.shape, np.uint8)
+    neck[uncut.window] = uncut.rgba[..., 3] > 0
+    wider = cv2.dilate(neck & (truth.mask == 0), np.ones((7, 7)))
+    chin_row = np.flatnonzero(truth.mask.max(1)).max() - 20
+    below = (wider > 0) & (truth.mask == 0) & (np.arange(len(neck))[:, None] > chin_row)
     assert below.sum() > 100
     with_neck = np.where(below[..., None], 200, cut).astype(np.uint8)
     scores = score_pictures({"cut": [cut], "with neck": [with_neck]}, [truth])
