@@ -281,7 +281,8 @@ def download_model(
 _START_UP_CHATTER = re.compile(
     rb"Logging before InitGoogle|All log messages before absl::InitializeLog|"
     rb"Created TensorFlow Lite XNNPACK delegate|FaceBlendshapesGraph acceleration|"
-    rb"inference_feedback_manager|gl_context|Sets .* acceleration to xnnpack"
+    rb"inference_feedback_manager|gl_context|Sets .* acceleration to xnnpack|"
+    rb"Using NORM_RECT without IMAGE_DIMENSIONS"
 )
 _stderr_lock = threading.Lock()
 
