@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from avat3r_ros.capture.vision_task import VisionTask
+from avat3r_ros.model_files import without_start_up_chatter
 from avat3r_ros.types import FaceState
 
 SQUARES_IN_FACES = (4.0, 1.4, 2.0)
@@ -113,7 +114,8 @@ class HandFinder(VisionTask):
 
     def _hands(self, square: np.ndarray) -> list[Float[np.ndarray, "21 2"]]:
         """Landmarks of the hands in a square of SQUARE_PX, its pixels."""
-        found = self._result(square).hand_landmarks
+        with without_start_up_chatter():  # it talks once more when the first hand is found
+            found = self._result(square).hand_landmarks
         return [np.array([(point.x, point.y) for point in hand]) * SQUARE_PX for hand in found]
 
 

@@ -59,16 +59,15 @@ class VisionTask(AbstractContextManager):
             self._task = getattr(vision, kind).create_from_options(
                 getattr(vision, f"{kind}Options")(base_options=base, **options)
             )
-        # The native start-up goes on until the first image has passed.
-        self._result(np.zeros((side_px, side_px, 3), np.uint8))
+            # The native start-up goes on until the first image has passed.
+            self._result(np.zeros((side_px, side_px, 3), np.uint8))
 
     def _result(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
         """What the task finds in an RGB image."""
         if self._task is None:
             raise RuntimeError(f"this {type(self).__name__} is closed")
         picture = self._image_class(image_format=self._srgb, data=np.ascontiguousarray(image))
-        with without_start_up_chatter():  # hands talk when the first one is found
-            return getattr(self._task, self._method)(picture)
+        return getattr(self._task, self._method)(picture)
 
     def close(self) -> None:
         """Free the native task; calling it again does nothing."""
