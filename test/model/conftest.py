@@ -1,9 +1,13 @@
-"""The fake head as a fixture for the tests of the model and of animation."""
+"""A fake head and a drawn person as fixtures for the tests of the model and of animation."""
 
 import importlib.util
 import pathlib
 
 import pytest
+
+from avat3r_ros.data.sampling import training_sample
+from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.references import person_from_sample
 
 _path = pathlib.Path(__file__).with_name("fake_head.py")
 _spec = importlib.util.spec_from_file_location("fake_head", _path)
@@ -25,3 +29,11 @@ def template():
 @pytest.fixture(scope="session")
 def views(template):
     return fake_head.fake_views(template)
+
+
+@pytest.fixture(scope="session")
+def drawn_person():
+    """Exact references of a drawn person, three views of 64 pixels."""
+    template = HeadTemplate.load()
+    sample = training_sample(5, template, image_size=64, num_photos=3, num_codes=1)
+    return person_from_sample(sample, 64, "exact", template).views

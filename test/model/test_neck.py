@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from avat3r_ros.data.sampling import training_sample
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import build_base_guess
@@ -14,7 +13,6 @@ from avat3r_ros.model.neck import END_BELOW_CHIN_M, hair_going_on, height_over_c
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.framing import NECK_BELOW_CHIN_M
-from avat3r_ros.training.references import person_from_sample
 from avat3r_ros.types import Camera
 
 SIZE, SIDE_M = 128, 0.16
@@ -26,14 +24,8 @@ def template():
 
 
 @pytest.fixture(scope="module")
-def person(template):
-    sample = training_sample(5, template, image_size=64, num_photos=3, num_codes=1)
-    return person_from_sample(sample, 64, "exact", template).views
-
-
-@pytest.fixture(scope="module")
-def base(person, template):
-    return build_base_guess(person, preset("debug"), template, neck=True)
+def base(drawn_person, template):
+    return build_base_guess(drawn_person, preset("debug"), template, neck=True)
 
 
 def neck_alpha(base, views, template, yaw_deg):
@@ -47,8 +39,8 @@ def neck_alpha(base, views, template, yaw_deg):
 
 
 @pytest.mark.parametrize("yaw_deg", [0, 60, 130, 180, -90])
-def test_the_neck_fades_and_does_not_break_off(base, person, template, yaw_deg):
-    alpha = neck_alpha(base, person, template, yaw_deg)
+def test_the_neck_fades_and_does_not_break_off(base, drawn_person, template, yaw_deg):
+    alpha = neck_alpha(base, drawn_person, template, yaw_deg)
     middle = alpha[:, SIZE // 2 - 15 : SIZE // 2 + 15]
     assert middle[: SIZE // 2].min() > 0.9, "1 cm under the chin it is whole"
     millimetre = SIZE / SIDE_M / 1000
@@ -58,25 +50,25 @@ def test_the_neck_fades_and_does_not_break_off(base, person, template, yaw_deg):
     assert ends.diff().abs().max() < 3 * millimetre, "no fringe"
 
 
-def test_training_ends_at_the_cut_and_avatars_below(base, person, template):
+def test_training_ends_at_the_cut_and_avatars_below(base, drawn_person, template):
     def lowest(base):
-        rest = template.vertices(person.identity.float())
+        rest = template.vertices(drawn_person.identity.float())
         fill = base.gaussians.means[base.num_pixels :]
         return float(height_over_cut(fill, template, rest).min())
 
     end = NECK_BELOW_CHIN_M - END_BELOW_CHIN_M
     assert end - 0.002 < lowest(base) < end + 0.005
-    assert lowest(build_base_guess(person, preset("debug"), template)) > -0.02
+    assert lowest(build_base_guess(drawn_person, preset("debug"), template)) > -0.02
 
 
-def test_a_neck_that_mattes_miss_is_there(person, template):
-    rest = template.vertices(person.identity.float())
-    points = person.position_maps.movedim(1, -1)
-    hidden = (height_over_cut(points, template, rest) < 0.02)[:, None] & (person.masks > 0)
+def test_a_neck_that_mattes_miss_is_there(drawn_person, template):
+    rest = template.vertices(drawn_person.identity.float())
+    points = drawn_person.position_maps.movedim(1, -1)
+    hidden = (height_over_cut(points, template, rest) < 0.02)[:, None] & (drawn_person.masks > 0)
     views = dataclasses.replace(
-        person,
-        masks=person.masks * ~hidden,
-        confidence=person.confidence * ~hidden,
+        drawn_person,
+        masks=drawn_person.masks * ~hidden,
+        confidence=drawn_person.confidence * ~hidden,
     )
     base = build_base_guess(views, preset("debug"), template, neck=True)
     alpha = neck_alpha(base, views, template, 0)

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from avat3r_ros.data.sampling import training_sample
 from avat3r_ros.model import preset
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.evidence import rays_to_cameras
@@ -13,7 +12,6 @@ from avat3r_ros.model.outlines import within_outlines
 from avat3r_ros.model.prefix import make_motion
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.training.references import person_from_sample
 
 CONFIG = preset("debug")
 
@@ -21,13 +19,6 @@ CONFIG = preset("debug")
 @pytest.fixture(scope="module")
 def template():
     return HeadTemplate.load()
-
-
-@pytest.fixture(scope="module")
-def person(template):
-    """Exact references of a drawn person, three views of 64 pixels."""
-    sample = training_sample(5, template, image_size=64, num_photos=3, num_codes=1)
-    return person_from_sample(sample, 64, "exact", template).views
 
 
 def moved(base, views, metres):
@@ -47,20 +38,20 @@ def share_beside(base, views):
     return float(((alpha > 0.5) & (views.masks < 0.5)).sum() / (views.masks > 0.5).sum())
 
 
-def test_a_head_that_is_too_fat_is_brought_back(person, template):
-    fat = moved(build_base_guess(person, CONFIG, template), person, 0.012)
-    better = corrected(fat, person, template)
-    assert share_beside(fat, person) > 0.03
-    assert share_beside(better, person) < 0.75 * share_beside(fat, person)
+def test_a_head_that_is_too_fat_is_brought_back(drawn_person, template):
+    fat = moved(build_base_guess(drawn_person, CONFIG, template), drawn_person, 0.012)
+    better = corrected(fat, drawn_person, template)
+    assert share_beside(fat, drawn_person) > 0.03
+    assert share_beside(better, drawn_person) < 0.75 * share_beside(fat, drawn_person)
     shift = better.gaussians.means - fat.gaussians.means
-    along = (shift[: fat.num_pixels] * rays_to_cameras(fat, person.cameras)).sum(-1)
+    along = (shift[: fat.num_pixels] * rays_to_cameras(fat, drawn_person.cameras)).sum(-1)
     assert along.mean() < -0.0005, "pixels go back to where they belong, away from the camera"
     assert torch.allclose(along.abs(), shift[: fat.num_pixels].norm(dim=-1), atol=1e-6)
 
 
-def test_what_lies_right_stays(person, template):
-    base = build_base_guess(person, CONFIG, template)
-    again = corrected(base, person, template)
+def test_what_lies_right_stays(drawn_person, template):
+    base = build_base_guess(drawn_person, CONFIG, template)
+    again = corrected(base, drawn_person, template)
     shift = (again.gaussians.means - base.gaussians.means).norm(dim=-1)
     assert shift.mean() < 0.0005
     lost = base.gaussians.opacities - again.gaussians.opacities
@@ -68,17 +59,17 @@ def test_what_lies_right_stays(person, template):
     assert lost.mean() < 0.02
 
 
-def test_what_cannot_be_there_fades(person, template):
-    base = build_base_guess(person, CONFIG, template)
-    far = moved(base, person, 0.05)
-    faded = corrected(far, person, template)
+def test_what_cannot_be_there_fades(drawn_person, template):
+    base = build_base_guess(drawn_person, CONFIG, template)
+    far = moved(base, drawn_person, 0.05)
+    faded = corrected(far, drawn_person, template)
     gone = faded.gaussians.opacities[: base.num_pixels] < 0.05
     assert gone.float().mean() > 0.04
     assert torch.equal(faded.gaussians.colors, far.gaussians.colors)
 
 
-def test_one_view_says_nothing_of_itself(person, template):
-    one = person[:1]
+def test_one_view_says_nothing_of_itself(drawn_person, template):
+    one = drawn_person[:1]
     base = moved(build_base_guess(one, CONFIG, template), one, 0.01)
     after = corrected(base, one, template)
     pixels = slice(0, base.num_pixels)
