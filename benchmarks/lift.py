@@ -5,9 +5,9 @@
 Each person is photographed from in front and turned by 30 degrees; each of the two photos alone
 becomes an avatar, with the lift and without (its own pixels and the template's), and so do four
 photos, the upper bound. Scores are taken on pictures of the head from other sides, in the photo's
-expression, in the head's box: PSNR inside the true mask widened by 8 pixels, but not downwards, and
-the distance of MediaPipe's landmarks. True and fitted heads differ by a rigid motion and their
-size, which the template's vertices tell.
+expression, in the head's box: PSNR where the demo's pictures are judged, too (the true head and 8
+pixels around it, but not where its neck goes on), and the distance of MediaPipe's landmarks. True
+and fitted heads differ by a rigid motion and their size, which the template's vertices tell.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from _machine import machine, print_machine
 
 from avat3r_ros.animation import Animator
 from avat3r_ros.data.heads import SyntheticHead
+from avat3r_ros.demo.scoring import judged_pixels
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import fit_similarity, intrinsics_matrix, look_at_head
 from avat3r_ros.lift.choice import Lift
@@ -45,7 +46,6 @@ TARGETS_DEG = {
 }
 SHEET_DEG = ((-60, 0), (-30, 0), (0, 0), (30, 0), (60, 0), (0, 25), (0, -20), (180, 0))
 MIDDLE = np.array([0.0, 0.0, -0.07])
-AROUND_PX = 8
 CODE = arkit_code(mouthSmile=0.25)
 NOTHING = Lift("nothing", lambda crops, template: crops)
 """Leaves the base guess from the photo's own pixels."""
@@ -69,9 +69,14 @@ def photograph(head: SyntheticHead, yaw_deg: float, pitch_deg: float) -> np.ndar
 
 
 def true_views(head: SyntheticHead, directions: tuple) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures and masks of the head alone."""
-    views = [head.render(camera(*angles, SIZE, 2.2, 0.8), CODE) for angles in directions]
-    return torch.stack([v.image for v in views]), torch.stack([v.mask for v in views])
+    """Pictures of the head alone, and where others are compared with them."""
+    images, judged = [], []
+    for angles in directions:
+        one = camera(*angles, SIZE, 2.2, 0.8)
+        view = head.render(one, CODE)
+        images.append(view.image)
+        judged.append(torch.from_numpy(judged_pixels(head, one, CODE, view.mask[0].numpy())))
+    return torch.stack(images), torch.stack(judged)[:, None]
 
 
 def predicted_views(
@@ -127,16 +132,11 @@ def main() -> None:
                 result = build_avatar_from_images(photos, **{"trained": False} | options)
                 scores[name]["build, s"].append(time.process_time() - started)
                 for where, angles in TARGETS_DEG.items():
-                    images, masks = truth[where]
+                    images, judged = truth[where]
                     seen = predicted_views(result, head, angles, template)
-                    # Not downwards: there the avatar's neck goes on, and the truth is cut.
-                    sides = (AROUND_PX, AROUND_PX, 0, AROUND_PX)
-                    wide = torch.nn.functional.max_pool2d(
-                        torch.nn.functional.pad((masks > 0.5).float(), sides),
-                        (AROUND_PX + 1, 2 * AROUND_PX + 1),
-                        1,
+                    scores[name][f"PSNR {where}, dB"].append(
+                        float(psnr(seen, images, judged).mean())
                     )
-                    scores[name][f"PSNR {where}, dB"].append(float(psnr(seen, images, wide).mean()))
                     if where != "behind":
                         scores[name][f"landmarks {where}, px"].append(
                             landmark_distance(true_faces[where], tracked(seen, tracker))

@@ -102,12 +102,23 @@ def true_view(head: SyntheticHead, frame: DemoFrame, identity: Float[Tensor, "k"
     camera = true_camera(frame.camera, head, identity)[0]
     view = head.render(camera, frame.true_code)
     mask = view.mask[0].numpy()
-    uncut = head.paint_portrait(camera, frame.true_code, part="head")
+    judged = judged_pixels(head, camera, frame.true_code, mask)
+    return Truth(uint8_image(view.image.numpy()), mask, judged)
+
+
+def judged_pixels(
+    head: SyntheticHead,
+    camera: Camera,
+    code: Float[np.ndarray, "52"],
+    mask: Float[np.ndarray, "h w"],
+) -> Float[np.ndarray, "h w"]:
+    """Where pictures are compared with a head that is cut at the neck; see `Truth`."""
+    uncut = head.paint_portrait(camera, code, part="head")
     below = -mask
     below[uncut.window] += uncut.rgba[..., 3]
     rim = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RIM_PX + 1, 2 * RIM_PX + 1))
     around = cv2.dilate(mask, rim) - cv2.dilate(below.clip(0), rim)
-    return Truth(uint8_image(view.image.numpy()), mask, np.maximum(around, mask))
+    return np.maximum(around, mask)
 
 
 def track_stills(pictures: Sequence[np.ndarray]) -> list[FaceState]:
