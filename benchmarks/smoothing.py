@@ -116,7 +116,8 @@ def main() -> None:
         candidate = replace(shipped, landmark_beta=beta, speed_cutoff_hz=speed_hz)
         values = {"landmark_beta": beta, "speed_cutoff_hz": speed_hz}
         row = {"part": "landmarks", **values}
-        row |= score(raw, measured(frames, candidate), rest, slice(None))
+        left = codes if candidate == shipped else measured(frames, candidate)
+        row |= score(raw, left, rest, slice(None))
         results.append(row)
         mark = "  shipped" if candidate == shipped else ""
         print(

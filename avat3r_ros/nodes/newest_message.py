@@ -18,7 +18,6 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
-
 LOOK_S = 0.2
 """How often `serve` looks whether it shall stop."""
 
