@@ -85,6 +85,7 @@ class FaceTracker:
         self._smoothing = smoothing if self._video else None
         self._code_filter = code_filter(smoothing) if self._smoothing else None
         self._pose_filter = PoseFilter(smoothing) if self._smoothing else None
+        self._landmark_filter = landmark_filter(smoothing) if self._smoothing else None
         self._neutral: np.ndarray | None = None
         if full_range is None:
             full_range = self._smoothing is not None
@@ -95,7 +96,7 @@ class FaceTracker:
             model_path,
             max_faces=max_faces,
             video=self._video,
-            landmark_filter=landmark_filter(smoothing) if self._smoothing else None,
+            landmark_filter=self._landmark_filter,
             num_threads=num_threads,
         )
         self.reset()
@@ -244,8 +245,8 @@ class FaceTracker:
         self._last_box: np.ndarray | None = None
         self._last_pose: np.ndarray | None = None
         if self._smoothing is not None:
-            self._code_filter.reset()
-            self._pose_filter.reset()
+            for one in (self._code_filter, self._pose_filter, self._landmark_filter):
+                one.reset()
 
     def _is_someone_else(self, box: np.ndarray) -> bool:
         """The largest face is now elsewhere: its centre left the last box."""

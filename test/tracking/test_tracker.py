@@ -260,6 +260,17 @@ def test_smoothing_starts_afresh_after_a_gap(scripted, seen, gap):
     assert x_of(scripted(faces, stamps)[-1]) == x_of(target)
 
 
+def test_landmarks_start_afresh_after_a_gap(tracker, face_image):
+    """What is filtered from before a gap is not carried over it."""
+    for i in range(3):
+        tracker.track(face_image, i / 30)
+    moved = np.roll(face_image, 6, axis=1)
+    soon = tracker.track(moved, 3 / 30).landmarks_px
+    assert np.abs(soon - tracker._landmarker._follower._place).max() > 0.1
+    after_gap = tracker.track(face_image, 3.0).landmarks_px
+    np.testing.assert_array_equal(after_gap, tracker._landmarker._follower._place)
+
+
 def test_small_moves_are_smoothed(scripted, seen):
     first, second = scripted([seen, moved(seen, 8.0, jawOpen=0.5)], [0.0, 0.03])
     (target,) = scripted([moved(seen, 8.0, jawOpen=0.5)], [9.0])
