@@ -25,9 +25,9 @@ LID_DARKEST, LID_BRIGHTEST = 0.9, 1.25
 """Pixels of an upper lid that are darker or brighter than these shares of it are none, or lie in
 the shade of its fold, which a closed eye has not."""
 
-LID_QUANTILES = 0.5, 0.9
-"""A lid's colour is the mean of its pixels between these in brightness: what does not belong to it
-is mostly darker."""
+USUAL_QUANTILES = 0.5, 0.9
+"""A surface's usual colour is the mean of its pixels between these in brightness: what does not
+belong to it is mostly darker."""
 
 LIT = 0.5
 """How far a closed lid is lit like the skin around (a power of the ratio of their brightness): an
@@ -96,11 +96,11 @@ def lid_pixels(
         here = shown & template.region_mask(f"lid_{side}")[ids.clamp(min=0)]
         if not bool((here & kept).any()):
             continue
-        usual = _usual_color(images[here & kept])
+        usual = usual_color(images[here & kept])
         for view, of_view in enumerate(here):
             if not bool(of_view.any()):
                 continue
-            own = _usual_color(images[view][of_view])
+            own = usual_color(images[view][of_view])
             ratio = brightness(own) / brightness(usual).clamp(min=1e-3)
             if not ODD_LID < ratio < 1 / ODD_LID:
                 continue
@@ -115,9 +115,12 @@ def lid_pixels(
     )
 
 
-def _usual_color(colors: Float[Tensor, "p 3"]) -> Float[Tensor, "3"]:
+def usual_color(colors: Float[Tensor, "p 3"]) -> Float[Tensor, "3"]:
+    """What a lit surface looks like, from at least one pixel of it (`USUAL_QUANTILES`)."""
+    # quantile() takes 16 million values at most, and a sample is enough.
+    colors = colors[:: max(1, len(colors) // 100_000)]
     light = brightness(colors)
-    low, high = torch.quantile(light, torch.tensor(LID_QUANTILES))
+    low, high = torch.quantile(light, torch.tensor(USUAL_QUANTILES))
     return colors[(light >= low) & (light <= high)].mean(0)
 
 

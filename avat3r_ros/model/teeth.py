@@ -3,7 +3,7 @@
     points on the template's teeth, moved to the person's (teeth_reach.py)
         ─► seen in a photo: its colour
         ─► beside or above seen ones: theirs
-        ─► else: painted
+        ─► else: painted, as bright as skin and eyes tell
 
 Letters: V views, N points.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from avat3r_ros import native
 from avat3r_ros.geometry import pixels_under
+from avat3r_ros.model.lid_colors import usual_color
 from avat3r_ros.model.teeth_reach import (
     MIN_PIXELS,
     TeethReach,
@@ -24,7 +25,9 @@ from avat3r_ros.model.teeth_reach import (
     template_edges,
 )
 from avat3r_ros.model.template_colors import (
+    EYE,
     TEETH,
+    ColorSources,
     brightness,
     light_left,
     neighbors_colors,
@@ -62,8 +65,18 @@ LIGHT_DEPTH_M = 0.02
 SEEN_DEPTH_M = 0.028
 """Teeth so far behind the front ones are in the dark: bright ones in a photo there are others."""
 
-IVORY, GUMS = (0.88, 0.84, 0.76), (0.72, 0.45, 0.43)
-"""sRGB under full light (ours, by eye)."""
+TOOTH_OF_SKIN, TOOTH_OF_EYE = (0.93, 1.07, 1.09), 1.1
+"""sRGB of a lit front tooth relative to lit skin of the same face, and at least to the white of its
+eyes (measured, docs/experiments.md)."""
+
+GUMS_OF_TOOTH = (0.82, 0.54, 0.57)
+"""sRGB of gums relative to a lit tooth (ours, by eye)."""
+
+FACE_DEPTH_M = 0.045
+"""Skin so far behind the sellion at most is the front of the face, lit as teeth are."""
+
+MIN_EYE_PIXELS, WHITE_QUANTILE = 5, 0.8
+"""The brightest fifth of an eye's pixels, if there are so many, is its white."""
 
 
 def paint_teeth(
@@ -72,7 +85,7 @@ def paint_teeth(
     reach: TeethReach,
     faces: Int[Tensor, "n"],
     weights: Float[Tensor, "n 3"],
-    light: Float[Tensor, "3"],
+    ivory: Float[Tensor, "3"],
 ) -> Float[Tensor, "n 3"]:
     """Colour points on the teeth.
 
@@ -82,7 +95,7 @@ def paint_teeth(
         reach: How far the person's teeth are off the template's.
         faces: Triangles of the points, all on teeth.
         weights: Their barycentrics.
-        light: Of the photos, RGB; scales what is painted.
+        ivory: Colour of lit teeth where none are seen (`usual_teeth`).
     """
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
@@ -91,7 +104,8 @@ def paint_teeth(
     behind_m = (front - rest[:, 2]).clamp(min=0)
     lit = light_left(behind_m, LIGHT_DEPTH_M)
     edges = upper_edge + reach.upper_m, lower_edge + reach.lower_m
-    colors = _painted(rest, behind_m, lower, edges, reach, light) * lit
+    front_color = ivory if reach.color is None else reach.color
+    colors = _painted(rest, behind_m, lower, edges, front_color) * lit
     shown = teeth_pixels(views, template)
     if int(shown.sum()) < MIN_PIXELS:
         return colors
@@ -107,6 +121,40 @@ def paint_teeth(
                 rest[mine], seen / lit[mine], known, colors[mine] / lit[mine]
             )
     return colors
+
+
+def usual_teeth(
+    neutral: Float[Tensor, "nv 3"],
+    template: HeadTemplate,
+    pixels: ColorSources,
+    hairy: Float[Tensor, "nv"],
+) -> Float[Tensor, "3"]:
+    """Colour that lit teeth have in photos that do not show them.
+
+    The skin of the face tells the light. Of dark skin that would be too little: teeth are brighter
+    than the white of the eyes, which lies in the shade.
+
+    Args:
+        neutral: Vertices of the person at rest, metres, head frame.
+        template: Head template.
+        pixels: Those that lend their colours are certainly the head's, and on the template.
+        hairy: Which vertices are under hair, in [0, 1].
+    """
+    faces, weights, colors = (
+        values[pixels.lend] for values in (pixels.triangle_ids, pixels.barycentrics, pixels.colors)
+    )
+    depth, hair = surface_points(
+        torch.stack([neutral[:, 2], hairy], -1), template, faces, weights
+    ).unbind(-1)
+    skin = template.region_mask("skin")[faces] & (depth > -FACE_DEPTH_M) & (hair < 0.5)
+    lit_skin = usual_color(colors[skin] if bool(skin.any()) else pixels.of_light())
+    ivory = lit_skin * torch.tensor(TOOTH_OF_SKIN)
+    eyes = colors[surface_groups(template)[faces] == EYE]
+    if len(eyes) >= MIN_EYE_PIXELS:
+        light = brightness(eyes)
+        white = eyes[light >= torch.quantile(light, WHITE_QUANTILE)].mean(0)
+        ivory = torch.maximum(ivory, TOOTH_OF_EYE * white)
+    return ivory.clamp(max=1)
 
 
 def _seen_in_photos(
@@ -188,11 +236,9 @@ def _painted(
     behind_m: Float[Tensor, "n"],
     lower: Bool[Tensor, "n"],
     edges: tuple[float, float],
-    reach: TeethReach,
-    light: Float[Tensor, "3"],
+    ivory: Float[Tensor, "3"],
 ) -> Float[Tensor, "n 3"]:
     """Usual teeth with borders and gums, all in the light of the front ones."""
-    ivory = light * torch.tensor(IVORY) if reach.color is None else reach.color
     across = rest[:, 0].abs().numpy()
     borders = np.where(
         lower.numpy()[:, None], across[:, None] - LOWER_BORDERS_M, across[:, None] - UPPER_BORDERS_M
@@ -204,4 +250,4 @@ def _painted(
     from_edge = torch.where(lower, lower_edge - rest[:, 1], rest[:, 1] - upper_edge)
     crown = (CROWN_M - CROWN_LOSS * behind_m).clamp(min=MOLAR_M)
     gums = torch.sigmoid((from_edge - crown) / GUM_EDGE_M * 2)[:, None]
-    return (1 - gums) * colors + gums * light * torch.tensor(GUMS)
+    return (1 - gums) * colors + gums * ivory * torch.tensor(GUMS_OF_TOOTH)

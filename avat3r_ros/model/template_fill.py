@@ -35,7 +35,7 @@ from avat3r_ros.model.backing import backing_places, colors_around, covering_dis
 from avat3r_ros.model.lid_colors import color_sources
 from avat3r_ros.model.neck import NECK_SIGMA, hair_going_on, height_over_cut, neck_opacity
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
-from avat3r_ros.model.teeth import paint_teeth
+from avat3r_ros.model.teeth import paint_teeth, usual_teeth
 from avat3r_ros.model.teeth_reach import measure_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
     EYE,
@@ -45,7 +45,6 @@ from avat3r_ros.model.template_colors import (
     ColorSources,
     fill_colors,
     in_mouth,
-    photo_light,
     streaked_hair,
     surface_groups,
     surface_points,
@@ -243,9 +242,9 @@ def fill_unseen_surfaces(
     teeth = (group[faces] == TEETH).nonzero()[:, 0]
     if len(teeth):
         reach = measure_teeth(views, template)
-        light = photo_light(sources.of_light())
+        ivory = usual_teeth(placed[0], template, pixels, hairy)
         means[teeth] = shifted_teeth(means[teeth], faces[teeth], template, reach)
-        colors[teeth] = paint_teeth(views, template, reach, faces[teeth], weights[teeth], light)
+        colors[teeth] = paint_teeth(views, template, reach, faces[teeth], weights[teeth], ivory)
     return TemplateGaussians(
         gaussians=Gaussians(
             means=means,

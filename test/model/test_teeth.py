@@ -9,10 +9,17 @@ import torch
 from avat3r_ros import native
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.model.teeth import GUMS, paint_teeth
+from avat3r_ros.model.teeth import (
+    GUMS_OF_TOOTH,
+    TOOTH_OF_EYE,
+    TOOTH_OF_SKIN,
+    paint_teeth,
+    usual_teeth,
+)
 from avat3r_ros.model.teeth_reach import TeethReach, is_lower, measure_teeth, shifted_teeth
 from avat3r_ros.model.template_colors import (
     TEETH,
+    ColorSources,
     groups_of_pixels,
     in_mouth,
     surface_groups,
@@ -174,10 +181,33 @@ def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
     back = points[:, 2] < -0.04
     assert tips.any() and top.any() and back.any()
     assert float(colors[tips].mean()) > 0.6
-    assert float((colors[top] - torch.tensor(GUMS)).abs().max()) < 0.25
+    assert float((colors[top] - torch.tensor(GUMS_OF_TOOTH)).abs().max()) < 0.25
     assert float(colors[back].mean()) < 0.3
     half = paint_teeth(views, template, reach, faces, weights, torch.full((3,), 0.5))
     torch.testing.assert_close(half, 0.5 * colors)
+
+
+@pytest.mark.parametrize(
+    "skin, white, expected",
+    [
+        ((0.60, 0.36, 0.22), (0.4, 0.3, 0.2), np.multiply((0.60, 0.36, 0.22), TOOTH_OF_SKIN)),
+        ((0.30, 0.20, 0.15), (0.7, 0.65, 0.6), np.multiply((0.7, 0.65, 0.6), TOOTH_OF_EYE)),
+    ],
+    ids=["dim red light", "dark skin"],
+)
+def test_teeth_that_nobody_saw_are_as_bright_as_skin_and_eyes_tell(template, skin, white, expected):
+    faces = (template.region_mask("skin", "eye_left", "scalp")).nonzero()[:, 0]
+    colors = torch.tensor(skin).repeat(len(faces), 1)
+    colors[template.region_mask("eye_left")[faces]] = torch.tensor(white)
+    # Neither the back of the head nor hair says anything of the light on the face.
+    behind = template.neutral[template.triangles.long()].mean(1)[faces, 2] < -0.05
+    hairy = (template.neutral[:, 1] > 0.02).float()
+    colors[behind] = colors[hairy[template.triangles.long()].mean(1)[faces] > 0.9] = 0.95
+    pixels = ColorSources(
+        colors, faces, torch.full((len(faces), 3), 1 / 3), torch.ones(len(faces), dtype=torch.bool)
+    )
+    found = usual_teeth(template.neutral, template, pixels, hairy)
+    torch.testing.assert_close(found.double(), torch.from_numpy(expected), atol=0.02, rtol=0)
 
 
 def test_back_teeth_are_dark_and_warm_whatever_a_photo_shows_in_front_of_them(template):
