@@ -1,7 +1,8 @@
 """Image to FaceState: landmarks -> pose and codes -> smoothing -> neutral -> response -> gaze.
 
-image -> Landmarker -> largest face -+-> head pose ----> One Euro -------------------------+-> state
-                                     +-> 52 scores ----> One Euro -> neutral -> response --+
+image -> Landmarker -> largest face -+-> head pose -+--> One Euro -------------------------+-> state
+                                     |              +--> lips' and brows' distances ---+   |
+                                     +-> 52 scores -> One Euro -> neutral -> response -+---+
 
 In video the landmarks pass a One Euro filter of their own, before scores are read from them.
 """
@@ -15,9 +16,11 @@ from jaxtyping import Float
 
 from avat3r_ros.expression import ARKIT_52, validate_code
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.tracking.brow_height import BrowHeight
 from avat3r_ros.tracking.gaze import gaze_from_code
 from avat3r_ros.tracking.head_pose import HeadPoseSolver, assumed_intrinsics
 from avat3r_ros.tracking.landmarker import Landmarker
+from avat3r_ros.tracking.mouth_opening import MouthOpening
 from avat3r_ros.tracking.neutral import TYPICAL_NEUTRAL, neutral_from_codes, relative_to_neutral
 from avat3r_ros.tracking.raw_face import RawFace
 from avat3r_ros.tracking.response import ResponseRange
@@ -55,9 +58,9 @@ class FaceTracker:
         running_mode: "video" follows a face over time and wants stamps that do not go back; "image"
             takes unrelated images.
         template: Head that is posed; the shipped one if None.
-        full_range: Codes are shares of the full movement (response.py); False passes the
-            landmarker's scores above rest. None: True for smoothed video, where the person's
-            range can be learned.
+        full_range: Codes are shares of the full movement (response.py), and lips and brows move as
+            far as landmarks show (landmark_distances.py); False passes the landmarker's scores
+            above rest. None: True for smoothed video, where the person's range can be learned.
         num_threads: Of the networks that follow a face.
 
     Raises:
@@ -92,6 +95,8 @@ class FaceTracker:
         self._response = ResponseRange() if full_range else None
         self._raw_codes: OrderedDict[float, np.ndarray] = OrderedDict()
         self._pose_solver = HeadPoseSolver(template or HeadTemplate.load())
+        self._mouth = MouthOpening(self._pose_solver)
+        self._brows = BrowHeight(self._pose_solver)
         self._landmarker = Landmarker(
             model_path,
             max_faces=max_faces,
@@ -134,6 +139,7 @@ class FaceTracker:
         box = face.box
         if self._is_someone_else(box):
             self._forget_face()
+            self._brows.forget()
         self._last_box = box
 
         if intrinsics is None:
@@ -143,12 +149,19 @@ class FaceTracker:
             face.landmarks, code, intrinsics, start=self._last_pose
         )
         self._last_pose = pose if self._video and residual < RESIDUAL_LOST else None
+        seen = (face.landmarks_px, pose, intrinsics)
         confidence = _confidence(face, residual, image)
         if self._smoothing is not None:
             pose = self._pose_filter.filter(pose, dt_s)
             code = self._code_filter.filter(code, dt_s).astype(np.float32)
         self._remember(stamp_s, code)
         code, gaze = self._calibrated(code)
+        if self._response is not None:
+            code = self._mouth.correct(code, self._mouth.measure(*seen))
+            if self._smoothing is not None:  # rest is learned from a person's stream only
+                brows_mm = self._brows.measure(*seen)
+                self._brows.learn(code, brows_mm, stamp_s)
+                code = self._brows.correct(code, brows_mm)
         return FaceState(
             stamp_s=float(stamp_s),
             detected=True,
@@ -210,6 +223,7 @@ class FaceTracker:
         """Forget the past (place, smoothing, stamps); the neutral calibration stays."""
         self._landmarker.reset()
         self._forget_face()
+        self._brows.forget()
         self._last_stamp_s: float | None = None
         self._raw_codes.clear()
 
@@ -272,6 +286,7 @@ class FaceTracker:
     def _rest_at(self, neutral: np.ndarray | None) -> None:
         """Another resting face: what was learned above the old one no longer holds."""
         self._neutral = neutral
+        self._brows.forget()
         if self._response is not None:
             self._response.forget()
 

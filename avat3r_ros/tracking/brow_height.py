@@ -1,0 +1,83 @@
+"""Brows as far above their place at rest as the landmarks show them.
+
+Where brows rest differs between people by more than they move, and so do the scores of resting
+brows. Both are learned while a face is followed: people mostly rest, so the medians of what was
+seen lately are rest. In the first seconds scores are believed more.
+"""
+
+from collections import deque
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from avat3r_ros.expression import ARKIT_52
+from avat3r_ros.tracking.head_pose import HeadPoseSolver
+from avat3r_ros.tracking.landmark_distances import Displacements, LandmarkDistances
+
+PAIRS = (
+    (55, 243), (107, 243), (105, 226), (46, 226), (70, 226),
+    (285, 463), (336, 463), (334, 446), (276, 446), (300, 446),
+)  # fmt: skip
+"""A brow's inner and outer part and the skin beside the corner of the eye below it, which stays
+where it is when the lids close (the template's own moves with them a little; that is left out)."""
+
+UNIT_SPREAD = {
+    "browInnerUp": 0.3,
+    "browOuterUpLeft": 0.3, "browOuterUpRight": 0.3,
+    "browDownLeft": 0.3, "browDownRight": 0.3,
+}  # fmt: skip
+
+SPREAD_MM = 2.0
+"""Errors of a pair are about half as large, but its neighbours share them."""
+
+SAMPLE_S, MAX_SAMPLES = 0.2, 300
+"""Between two looks at what may be rest, and how many are kept: a minute."""
+
+BELIEVED_SAMPLES = 10
+"""As many looks weigh as much as the belief that scores are right."""
+
+
+class BrowHeight:
+    """Corrects codes by the height of the brows, and learns where they rest."""
+
+    def __init__(self, solver: HeadPoseSolver) -> None:
+        self._distances = LandmarkDistances(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
+        self.measure = self._distances.measure
+        self._not_eyes = np.array([not name.startswith("eye") for name in ARKIT_52])
+        self.forget()
+
+    def forget(self) -> None:
+        """Somebody else may come."""
+        self._samples: deque[tuple[np.ndarray, ...]] = deque(maxlen=MAX_SAMPLES)
+        self._last_s = -np.inf
+
+    def learn(self, code: Float[np.ndarray, "52"], seen: Displacements, stamp_s: float) -> None:
+        """See one image's code and distances; images sooner than SAMPLE_S after it are left out."""
+        if stamp_s < self._last_s + SAMPLE_S:
+            return
+        self._last_s = stamp_s
+        self._samples.append(
+            (seen.mm, seen.mm - self._predict(code, seen.slant), code[self._distances.units])
+        )
+        seen_mm, beyond_scores_mm, codes = map(np.stack, zip(*self._samples, strict=True))
+        share = len(codes) / (len(codes) + BELIEVED_SAMPLES)
+        self._rest_mm = share * np.median(seen_mm, 0) + (1 - share) * beyond_scores_mm.mean(0)
+        self._rest_code = np.zeros_like(code)
+        self._rest_code[self._distances.units] = share * np.median(codes, 0)
+
+    def correct(
+        self, code: Float[np.ndarray, "52"], seen: Displacements
+    ) -> Float[np.ndarray, "52"]:
+        """The most probable code that shows these heights; call `learn` once before.
+
+        Args:
+            code: In [0, 1].
+            seen: From `measure`.
+        """
+        code = (code - self._rest_code).clip(0.0, 1.0)
+        missing_mm = seen.mm - self._rest_mm - self._predict(code, seen.slant)
+        return self._distances.explain(code, replace(seen, mm=missing_mm))
+
+    def _predict(self, code: np.ndarray, slant: float) -> np.ndarray:
+        return self._distances.predict(code * self._not_eyes, slant)
