@@ -20,6 +20,7 @@ from avat3r_ros.animation.compiled import (
     is_compiled,
     restore_parts,
 )
+from avat3r_ros.animation.correctives import corrected
 from avat3r_ros.animation.reference import TorchAnimation
 from avat3r_ros.expression import validate_code
 from avat3r_ros.model import Avat3r, Prefix, restore_avatar
@@ -112,7 +113,8 @@ class Animator:
         """Return the avatar in an expression.
 
         Args:
-            code: One code of `code_space`; `arkit_52` scores are clipped to [0, 1].
+            code: One code of `code_space`; `arkit_52` scores are clipped to [0, 1], and shapes that
+                do not add up are corrected (correctives.py).
 
         Returns:
             Gaussians in the head frame, on the animator's device. Parts that never change may share
@@ -122,7 +124,10 @@ class Animator:
             ValueError: Wrong length, or a value that is not finite.
         """
         values = code.detach().cpu().numpy() if isinstance(code, Tensor) else code
-        return self._animation.animate(validate_code(self._code_space, values))
+        values = validate_code(self._code_space, values)
+        if self._code_space == "arkit_52":
+            values = corrected(values)
+        return self._animation.animate(values)
 
 
 class _FullAnimation:
