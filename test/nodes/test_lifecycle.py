@@ -1,5 +1,9 @@
 """Every node walks its lifecycle, forwards and backwards, and survives wrong requests."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS 2: `make env`, or source a ROS 2 workspace")
@@ -101,3 +105,26 @@ def test_a_worker_that_fails_is_loud_and_ends_the_process(graph, capfd):
     assert node.failed
     assert "KeyError" in capfd.readouterr().err
     assert not node.context.ok(), "the node must not live on without its worker"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
+@pytest.mark.parametrize("module", ["avat3r_ros.nodes.avatar_renderer", "threading"])
+def test_threads_of_a_node_share_one_memory_arena(module):
+    """Where each has its own, a late image grows another one."""
+    script = f"""
+import ctypes, threading, {module}
+libc = ctypes.CDLL(None)
+together = threading.Barrier(4)
+def work():
+    together.wait()
+    libc.malloc(5000)
+    together.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.malloc_stats()
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    is_node = module.startswith("avat3r_ros")
+    assert (ended.stderr.count("Arena ") == 1) == is_node
