@@ -8,14 +8,16 @@ from tqdm import tqdm
 
 from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.capture.frame_selection import FrameSelector
-from avat3r_ros.capture.hands import HandFinder
+from avat3r_ros.capture.hands import HandFinder, HandWatch
 from avat3r_ros.capture.photos import load_photo
+from avat3r_ros.capture.usual_face import NEARBY_S, UsualFace
 from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import output_path
 from avat3r_ros.commands.build_report import write_build_report
 from avat3r_ros.lift.choice import single_image_lift
 from avat3r_ros.pipeline import build_avatar_from_images, build_avatar_from_photos
 from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
+from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
 
 
@@ -91,15 +93,27 @@ def _position_prior(
 
 
 def select_from_video(path: str | pathlib.Path, num_views: int):
-    """Choose sharp, well spread frames of one person from a video, with no hand before the face.
+    """Choose sharp, well spread frames of one person from a video, with nothing before the face.
+
+    The video is read twice: what is before a face at times is told from how it looks all the time.
 
     Raises:
         ValueError: The video ends before enough usable views were seen; says what was missing.
     """
-    with FaceTracker(smoothing=None) as tracker, HandFinder() as hands:
-        selector = FrameSelector(num_views=num_views, covered=hands.covers)
-        for time_s, image in tqdm(iter_frames(path), desc="choosing frames", unit=" frames"):
-            selector.offer(image, tracker.track(image, time_s))
+    faces, usual = [], UsualFace(HeadTemplate.load())
+    with FaceTracker(smoothing=None) as tracker:
+        for time_s, image in tqdm(iter_frames(path), desc="watching the face", unit=" frames"):
+            faces.append(tracker.track(image, time_s))
+            usual.look(image, faces[-1])
+    strange_s = usual.strange_times()
+    with HandFinder() as finder:
+        watch = HandWatch(finder.over_face)
+        selector = FrameSelector(num_views=num_views, covered=watch.covered)
+        images = (image for _, image in iter_frames(path))
+        frames = watch.delayed(zip(images, faces, strict=True))
+        for image, face in tqdm(frames, desc="choosing frames", total=len(faces), unit=" frames"):
+            if not (abs(strange_s - face.stamp_s) < NEARBY_S).any():
+                selector.offer(image, face)
     selected = selector.selected()
     if len(selected) < 3:
         raise ValueError(

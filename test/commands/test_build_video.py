@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from avat3r_ros.capture.frame_selection import camera_direction
-from avat3r_ros.capture.hands import HandFinder
+from avat3r_ros.capture.hands import HandFinder, HandOverFace
 from avat3r_ros.capture.video import VideoWriter
 from avat3r_ros.commands.build import select_from_video
 from avat3r_ros.data.operator import SyntheticOperator
@@ -53,6 +53,22 @@ def test_a_video_without_turns_says_how_to_film(tmp_path, operator):
 def test_frames_with_a_hand_before_the_face_are_not_taken(tmp_path, operator, monkeypatch):
     path = film(tmp_path / "hand.mp4", 3.0, operator)
     assert len(select_from_video(path, 4)[0]) >= 3
-    monkeypatch.setattr(HandFinder, "covers", lambda self, image, face: True)
+    always = HandOverFace(0.3, True)
+    monkeypatch.setattr(HandFinder, "over_face", lambda self, image, face: always)
     with pytest.raises(ValueError, match=r"only 0 usable views.*nothing before it"):
         select_from_video(path, 4)
+
+
+def test_frames_with_a_thing_before_the_mouth_are_not_taken(tmp_path, operator, monkeypatch):
+    cup_s, frame = (2.0, 3.5), operator.frame
+
+    def with_cup(time_s):
+        image = frame(time_s).copy()
+        if cup_s[0] <= time_s <= cup_s[1]:
+            cv2.circle(image, (320, 300), 60, (225, 225, 220), -1)
+        return image
+
+    monkeypatch.setattr(operator, "frame", with_cup)
+    _, faces = select_from_video(film(tmp_path / "cup.mp4", 9.0, operator), 4)
+    assert len(faces) == 4
+    assert not any(cup_s[0] <= face.stamp_s <= cup_s[1] for face in faces)
