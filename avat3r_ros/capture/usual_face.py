@@ -37,8 +37,9 @@ NEARBY_S = 0.3
 """How long before and after a strange frame a hand is on its way. It touches chin and cheek then,
 too little to be told from a shadow."""
 
-MIN_FRAMES = 20
-"""Fewer do not tell what is usual."""
+MIN_FRAMES, MAX_FRAMES = 20, 3000
+"""Fewer do not tell what is usual. Of more, every second is forgotten and the step doubled: long
+videos would fill the memory."""
 
 LIGHT_WIDTH, USUAL_SPREAD, ROUNDS = 0.05, 0.06, 4
 """Of logarithms of colours: what is farther from the median than the first counts little for a
@@ -98,6 +99,12 @@ class UsualFace:
         self._areas = _areas(at[self._corners]) / size.max() ** 2
         self._planes = np.c_[np.ones(len(weights)), places[shown] / SIDE - 0.5]
         self._times, self._colors, self._seen, self._directions = [], [], [], []
+        self._step_s = STEP_S
+
+    @property
+    def nearby_s(self) -> float:
+        """How far from one of `strange_times` frames are suspect, seconds."""
+        return max(NEARBY_S, self._step_s)
 
     def look(self, image: UInt8[np.ndarray, "h w 3"], face: FaceState) -> None:
         """Take a frame into account; later than all before it.
@@ -106,7 +113,7 @@ class UsualFace:
             image: RGB.
             face: What the tracker saw in it.
         """
-        if not face.detected or (self._times and face.stamp_s - self._times[-1] < STEP_S):
+        if not face.detected or (self._times and face.stamp_s - self._times[-1] < self._step_s):
             return
         landmarks = face.landmarks_px[:468].astype(np.float64)
         low, size = landmarks.min(0), np.ptp(landmarks, axis=0).max()
@@ -127,6 +134,10 @@ class UsualFace:
         low_area, full_area = SEEN_AREA
         self._seen.append(((area - low_area) / (full_area - low_area)).clip(0, 1))
         self._directions.append(camera_direction(face.camera_from_head))
+        if len(self._times) > MAX_FRAMES:
+            self._step_s *= 2
+            for values in (self._times, self._colors, self._seen, self._directions):
+                del values[1::2]
 
     def strangeness(self) -> Float[np.ndarray, "n"]:
         """How much each frame that was looked at differs from the others, in spreads."""
@@ -149,7 +160,7 @@ class UsualFace:
         )
 
     def strange_times(self) -> Float[np.ndarray, "n"]:
-        """When something was before the face, seconds; frames within `NEARBY_S` are suspect.
+        """When something was before the face, seconds; frames within `nearby_s` are suspect.
 
         Empty where it cannot be told: too few frames, or too many strange ones.
         """

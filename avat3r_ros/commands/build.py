@@ -10,7 +10,7 @@ from avat3r_ros.avatar_file import save_avatar
 from avat3r_ros.capture.frame_selection import FrameSelector
 from avat3r_ros.capture.hands import HandFinder, HandWatch
 from avat3r_ros.capture.photos import load_photo
-from avat3r_ros.capture.usual_face import NEARBY_S, UsualFace
+from avat3r_ros.capture.usual_face import UsualFace
 from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import output_path
 from avat3r_ros.commands.build_report import write_build_report
@@ -112,7 +112,7 @@ def select_from_video(path: str | pathlib.Path, num_views: int):
         images = (image for _, image in iter_frames(path))
         frames = watch.delayed(zip(images, faces, strict=True))
         for image, face in tqdm(frames, desc="choosing frames", total=len(faces), unit=" frames"):
-            if not (abs(strange_s - face.stamp_s) < NEARBY_S).any():
+            if not (abs(strange_s - face.stamp_s) < usual.nearby_s).any():
                 selector.offer(image, face)
     selected = selector.selected()
     if len(selected) < 3:

@@ -1,9 +1,12 @@
 """What is before a face for a while stands out against the rest of the video; moving does not."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from avat3r_ros.capture import usual_face
 from avat3r_ros.capture.usual_face import MIN_FRAMES, UsualFace
 from avat3r_ros.data.operator import SyntheticOperator
 from avat3r_ros.rig import HeadTemplate
@@ -71,3 +74,18 @@ def test_a_short_video_tells_nothing(video):
 
 def test_what_is_before_the_face_half_the_time_may_be_the_usual(video):
     assert strange_frames(*covered(video, MOUTH, 0.16, (20, 20, 20), range(12))) == []
+
+
+def test_long_videos_are_looked_at_less_often(video, monkeypatch):
+    monkeypatch.setattr(usual_face, "MAX_FRAMES", 50)
+    which = range(60, 72)
+    images, faces = [list(of_one) * 3 for of_one in video]
+    faces = [replace(face, stamp_s=0.1 * i) for i, face in enumerate(faces)]
+    images, faces = covered((images, faces), MOUTH, 0.16, (20, 20, 20), which)
+    usual = UsualFace(HeadTemplate.load())
+    for image, face in zip(images, faces, strict=True):
+        usual.look(image, face)
+    strange_s = usual.strange_times()
+    assert 0 < len(strange_s) < len(which), "every second of them is known"
+    assert all(abs(strange_s - 0.1 * i).min() < usual.nearby_s for i in which)
+    assert abs(strange_s - 5.0).min() >= usual.nearby_s
