@@ -95,7 +95,7 @@ def paint_teeth(
         reach: How far the person's teeth are off the template's.
         faces: Triangles of the points, all on teeth.
         weights: Their barycentrics.
-        ivory: Colour of lit teeth where none are seen (`usual_teeth`).
+        ivory: Colour that lit teeth should have (`usual_teeth`): of those that are not seen.
     """
     neutral = template.vertices(views.identity.float())
     rest = shifted_teeth(surface_points(neutral, template, faces, weights), faces, template, reach)
@@ -106,7 +106,7 @@ def paint_teeth(
     edges = upper_edge + reach.upper_m, lower_edge + reach.lower_m
     front_color = ivory if reach.color is None else reach.color
     colors = _painted(rest, behind_m, lower, edges, front_color) * lit
-    shown = teeth_pixels(views, template)
+    shown = teeth_pixels(views, template, ivory)
     if int(shown.sum()) < MIN_PIXELS:
         return colors
     light_of_teeth = brightness(views.images.float().permute(0, 2, 3, 1))
@@ -129,7 +129,7 @@ def usual_teeth(
     pixels: ColorSources,
     hairy: Float[Tensor, "nv"],
 ) -> Float[Tensor, "3"]:
-    """Colour that lit teeth have in photos that do not show them.
+    """Colour that lit teeth should have in the photos.
 
     The skin of the face tells the light. Of dark skin that would be too little: teeth are brighter
     than the white of the eyes, which lies in the shade.

@@ -31,6 +31,11 @@ from avat3r_ros.types import ReferenceViews
 BRIGHT, GREY = 0.35, 0.3
 """Pixels in the mouth brighter than the first and less saturated than the second are teeth."""
 
+WARM_BRIGHT, WARM_HUE = 0.7, 0.87
+"""So are, in warm light, those whose brightness, and whose green over red, is at least these shares
+of what teeth there should have: lips, gums and tongues are redder. In light of skin's hue alone
+yellow teeth are as saturated as lips."""
+
 MIN_PIXELS = 16
 """Fewer such pixels in all photos are lips that shine."""
 
@@ -62,14 +67,17 @@ class TeethReach:
     color: Float[Tensor, "3"] | None
 
 
-def measure_teeth(views: ReferenceViews, template: HeadTemplate) -> TeethReach:
+def measure_teeth(
+    views: ReferenceViews, template: HeadTemplate, ivory: Float[Tensor, "3"]
+) -> TeethReach:
     """Read from the references how far the teeth reach.
 
     Args:
         views: References, bound to the template.
         template: Their head template.
+        ivory: Colour that lit teeth should have in them (`usual_teeth`).
     """
-    shown = teeth_pixels(views, template)
+    shown = teeth_pixels(views, template, ivory)
     colors = views.images.float().permute(0, 2, 3, 1)[shown]
     if len(colors) < MIN_PIXELS:
         return TeethReach(0.0, 0.0, None)
@@ -111,10 +119,15 @@ def shifted_teeth(
     return points + shift[:, None] * torch.tensor([0.0, 1.0, 0.0])
 
 
-def teeth_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor, "v h w"]:
-    """Pixels of the references that show teeth."""
+def teeth_pixels(
+    views: ReferenceViews, template: HeadTemplate, ivory: Float[Tensor, "3"]
+) -> Bool[Tensor, "v h w"]:
+    """Pixels of the references that show teeth, which should look like `ivory` when lit."""
     colors = views.images.float().permute(0, 2, 3, 1)
-    teeth = (brightness(colors) > BRIGHT) & (saturation(colors) < GREY)
+    light, (red, green) = brightness(colors), colors[..., :2].unbind(-1)
+    warm = light > WARM_BRIGHT * brightness(ivory)
+    warm &= green > WARM_HUE * ivory[1] / ivory[0] * red
+    teeth = (light > BRIGHT) & ((saturation(colors) < GREY) | warm)
     return teeth & in_mouth(groups_of_pixels(views, template))
 
 

@@ -241,8 +241,8 @@ def fill_unseen_surfaces(
     means -= flattened[:, None] * surface_points(hair, template, faces, weights)
     teeth = (group[faces] == TEETH).nonzero()[:, 0]
     if len(teeth):
-        reach = measure_teeth(views, template)
         ivory = usual_teeth(placed[0], template, pixels, hairy)
+        reach = measure_teeth(views, template, ivory)
         means[teeth] = shifted_teeth(means[teeth], faces[teeth], template, reach)
         colors[teeth] = paint_teeth(views, template, reach, faces[teeth], weights[teeth], ivory)
     return TemplateGaussians(

@@ -33,6 +33,8 @@ SKIN, DARK = (0.7, 0.45, 0.35), (0.12, 0.04, 0.04)
 LEFT, RIGHT = (0.9, 0.88, 0.8), (0.6, 0.58, 0.55)
 """Teeth of the subject's left and right side."""
 
+IVORY = torch.ones(3)
+
 SMILE = dict(mouthSmile=0.9, mouthUpperUp=0.8, mouthLowerDown=0.4, jawOpen=0.45)
 
 
@@ -94,7 +96,9 @@ def middles(template):
 
 @pytest.mark.parametrize("upper_m, lower_m", [(0.0, 0.0), (-0.003, 0.0), (0.001, 0.001)])
 def test_a_smile_tells_how_far_both_rows_reach(template, upper_m, lower_m):
-    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], upper_m, lower_m), template)
+    reach = measure_teeth(
+        photos(template, [arkit_code(**SMILE)], upper_m, lower_m), template, IVORY
+    )
     assert reach.upper_m == pytest.approx(upper_m, abs=1e-3)
     assert reach.lower_m == pytest.approx(lower_m, abs=1.2e-3)
     assert float(reach.color.min()) > 0.5
@@ -105,14 +109,26 @@ def test_nothing_is_read_from_a_shut_mouth_or_a_dark_one(template):
         photos(template, [arkit_code()]),
         photos(template, [arkit_code(**SMILE)], teeth=False),
     ):
-        reach = measure_teeth(views, template)
+        reach = measure_teeth(views, template, IVORY)
         assert (reach.upper_m, reach.lower_m) == (0.0, 0.0) and reach.color is None
+
+
+@pytest.mark.parametrize("shown, seen", [((0.80, 0.55, 0.46), True), ((0.80, 0.45, 0.42), False)])
+def test_in_warm_light_teeth_are_yellow_and_gums_redder(template, shown, seen):
+    """Both are more saturated than grey; the skin says what hue teeth have there."""
+    views = photos(template, [arkit_code(**SMILE)])
+    teeth = views.images.amin(1) > 0.5
+    views.images.permute(0, 2, 3, 1)[teeth] = torch.tensor(shown)
+    ivory = torch.tensor((0.85, 0.58, 0.52)) * torch.tensor(TOOTH_OF_SKIN)
+    color = measure_teeth(views, template, ivory).color
+    assert (color is not None) == seen
+    assert not seen or torch.allclose(color, torch.tensor(shown))
 
 
 def test_teeth_that_fill_the_opening_reach_at_least_so_far(template):
     """The mouth is only opened by 6 mm: what the lip hides may be longer."""
     half_open = arkit_code(mouthUpperUp=0.5, mouthLowerDown=0.2, jawOpen=0.2)
-    longer = measure_teeth(photos(template, [half_open], upper_m=-0.004), template)
+    longer = measure_teeth(photos(template, [half_open], upper_m=-0.004), template, IVORY)
     assert -0.004 <= longer.upper_m < -5e-4
 
 
@@ -123,7 +139,7 @@ def test_upper_teeth_that_begin_in_shadow_and_touch_the_lower_lip_are_not_the_lo
     shadow[rows[: len(rows) // 2]] = True
     shadow = shadow[:, None] & in_mouth(groups_of_pixels(views, template))[0]
     views.images[0][:, shadow] = torch.tensor(DARK)[:, None]
-    assert measure_teeth(views, template).lower_m == 0
+    assert measure_teeth(views, template, IVORY).lower_m == 0
 
 
 def test_parted_lips_show_upper_teeth_and_a_wide_open_mouth_its_throat(template):
@@ -142,7 +158,7 @@ def test_parted_lips_show_upper_teeth_and_a_wide_open_mouth_its_throat(template)
 def test_the_jaw_takes_the_lower_row_only(template):
     faces, weights = middles(template)
     points = surface_points(template.neutral, template, faces, weights)
-    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], -0.003, 0.001), template)
+    reach = measure_teeth(photos(template, [arkit_code(**SMILE)], -0.003, 0.001), template, IVORY)
     moved = shifted_teeth(points, faces, template, reach) - points
     front = points[:, 2] > -0.02
     points, moved = points[front], moved[front]
@@ -156,7 +172,7 @@ def test_seen_teeth_have_the_colours_of_the_photo_and_pass_them_on(template):
     views = photos(template, [arkit_code(), arkit_code(**SMILE)], -0.003)
     faces, weights = middles(template)
     colors = paint_teeth(
-        views, template, measure_teeth(views, template), faces, weights, torch.ones(3)
+        views, template, measure_teeth(views, template, IVORY), faces, weights, IVORY
     )
     points = surface_points(template.neutral, template, faces, weights)
     front = (points[:, 2] > -0.02) & (points[:, 0].abs() > 0.004) & (points[:, 1] > -0.0716)
@@ -173,8 +189,8 @@ def test_seen_teeth_have_the_colours_of_the_photo_and_pass_them_on(template):
 def test_teeth_that_nobody_saw_are_painted_with_gums_and_a_dark_back(template):
     views = photos(template, [arkit_code()])
     faces, weights = middles(template)
-    reach = measure_teeth(views, template)
-    colors = paint_teeth(views, template, reach, faces, weights, torch.ones(3))
+    reach = measure_teeth(views, template, IVORY)
+    colors = paint_teeth(views, template, reach, faces, weights, IVORY)
     points = surface_points(template.neutral, template, faces, weights)
     tips = (points[:, 1].sub(-0.0743).abs() < 0.006) & (points[:, 2] > -0.012)
     top = (points[:, 1] > -0.0587) & (points[:, 2] > -0.015)
@@ -217,7 +233,7 @@ def test_back_teeth_are_dark_and_warm_whatever_a_photo_shows_in_front_of_them(te
     weights = torch.rand(len(faces), 3, generator=torch.manual_seed(0))
     weights /= weights.sum(-1, keepdim=True)
     reach = TeethReach(0.0, -0.002, torch.tensor(LEFT))
-    colors = paint_teeth(views, template, reach, faces, weights, torch.ones(3))
+    colors = paint_teeth(views, template, reach, faces, weights, IVORY)
     points = surface_points(template.neutral, template, faces, weights)
     back = colors[points[:, 2] < -0.045]
     assert float(back.max()) < 0.45
@@ -233,4 +249,4 @@ def test_a_photo_from_aside_says_nothing_of_the_front(template):
             views.cameras, camera_from_head=torch.from_numpy(aside).float()[None]
         ),
     )
-    assert measure_teeth(views, template).upper_m == 0
+    assert measure_teeth(views, template, IVORY).upper_m == 0
