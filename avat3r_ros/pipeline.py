@@ -25,6 +25,7 @@ from avat3r_ros.capture.template_fit import (
     fit_template,
     refit_pose,
 )
+from avat3r_ros.capture.view_warnings import crown_warnings, photo_warnings, side_warnings
 from avat3r_ros.lift.choice import HEADS, Lift, PictureLift
 from avat3r_ros.model import Avat3r, build_avatar, load_network
 from avat3r_ros.parallel import meanwhile
@@ -41,15 +42,6 @@ MIN_VIEWS, MAX_VIEWS = 3, 6
 
 MAX_IMAGE_SIZE = 1024
 """Larger crops make a million Gaussians, which no renderer of ours draws at display rate."""
-
-FRONTAL_SPREAD_RAD = np.radians(12.0)
-"""Below this spread of yaw the sides of the head are mostly guessed."""
-
-SIDE_RAD = np.radians(10.0)
-"""A photo turned by less does not show the ear of that side."""
-
-MAX_RESIDUAL_FRACTION = 0.03
-"""Landmark residual of a photo, relative to its face height, above which its fit is doubtful."""
 
 MIN_SINGLE_FACE_PX = 40
 """Of several photos a small one only gets a warning; a single one is all there is."""
@@ -248,8 +240,9 @@ def build_avatar_from_images(
         feature_maps = features.extract(views.images)
 
     step("building the avatar", 0.75)
-    about_sides = [_lift_warning(lift.name)] if single else _side_warnings(fit)
-    warnings = choice.warnings + about_sides + _photo_warnings(fit, faces, names)
+    about_views = [_lift_warning(lift.name)] if single else side_warnings(fit)
+    about_views += crown_warnings(fit, [image.shape[1::-1] for image in images], template)
+    warnings = choice.warnings + about_views + photo_warnings(fit, faces, names)
     for warning in warnings:
         logger.warning(warning)
     avatar = build_avatar(
@@ -365,48 +358,3 @@ def _check_features(network: Avat3r, features: FeatureExtractor | None) -> None:
             f"{name!r} takes {wanted or 'none'}; "
             + ("choose others" if wanted else "leave --features out, or choose another network")
         )
-
-
-def _side_warnings(fit: TemplateFit) -> list[str]:
-    warnings = []
-    back = np.asarray(fit.camera_from_head)[:, :3, :3].transpose(0, 2, 1) @ np.array([0, 0, -1.0])
-    yaw = np.arctan2(back[:, 0], back[:, 2])
-    if np.ptp(yaw) < FRONTAL_SPREAD_RAD:
-        warnings.append(
-            f"all photos are within {np.degrees(np.ptp(yaw)):.0f} degrees of yaw: the sides and "
-            "ears are guessed; add photos with the head turned left and right"
-        )
-    else:
-        # Yaw is positive where the camera stands on the subject's left: the head turned right.
-        for side, turn, seen in (("left", "right", yaw.max()), ("right", "left", -yaw.min())):
-            if seen < SIDE_RAD:
-                warnings.append(
-                    f"no photo shows the {side} side: its cheek and ear are guessed; add one with "
-                    f"the head turned to the {turn}"
-                )
-    return warnings
-
-
-def _photo_warnings(
-    fit: TemplateFit, faces: Sequence[FaceState], names: Sequence[str]
-) -> list[str]:
-    warnings = []
-    for index, (face, name) in enumerate(zip(faces, names, strict=True)):
-        residual = float(fit.residual_px[index])
-        height = float(np.ptp(face.landmarks_px[:, 1]))
-        if residual > MAX_RESIDUAL_FRACTION * height:
-            warnings.append(
-                f"{name}: landmarks miss the fitted head by {residual:.1f} px "
-                f"({residual / height:.0%} of the face); same person, unmirrored, sharp?"
-            )
-        unmatched = fit.num_matches is not None and fit.num_matches[index] == 0
-        if unmatched and len(faces) > 1:
-            warnings.append(
-                f"{name}: shares no detail of the skin with the other photos, so its camera rests "
-                "on the face's landmarks alone; is it sharp, and turned at most 40 degrees away "
-                "from the next photo?"
-            )
-        blink = max(face.code[0], face.code[7])
-        if blink > 0.6:
-            warnings.append(f"{name}: eyes are closed; a photo with open eyes gives better eyes")
-    return warnings
