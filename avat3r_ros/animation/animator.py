@@ -20,11 +20,11 @@ from avat3r_ros.animation.compiled import (
     is_compiled,
     restore_parts,
 )
-from avat3r_ros.animation.correctives import corrected
 from avat3r_ros.animation.reference import TorchAnimation
 from avat3r_ros.expression import validate_code
 from avat3r_ros.model import Avat3r, Prefix, restore_avatar
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.correctives import corrected
 from avat3r_ros.types import Avatar, Gaussians
 
 PATHS = ("auto", "full", "compiled")
@@ -114,7 +114,7 @@ class Animator:
 
         Args:
             code: One code of `code_space`; `arkit_52` scores are clipped to [0, 1], and shapes that
-                do not add up are corrected (correctives.py).
+                do not add up are corrected (rig/correctives.py).
 
         Returns:
             Gaussians in the head frame, on the animator's device. Parts that never change may share

@@ -5,7 +5,6 @@ brows. Both are learned while a face is followed: people mostly rest, so the med
 seen lately are rest. In the first seconds scores are believed more.
 """
 
-from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from jaxtyping import Float
 from avat3r_ros.expression import ARKIT_52
 from avat3r_ros.tracking.head_pose import HeadPoseSolver
 from avat3r_ros.tracking.landmark_distances import Displacements, LandmarkDistances
+from avat3r_ros.tracking.learned_rest import LearnedRest
 
 PAIRS = (
     (55, 243), (107, 243), (105, 226), (46, 226), (70, 226),
@@ -31,12 +31,6 @@ UNIT_SPREAD = {
 SPREAD_MM = 2.0
 """Errors of a pair are about half as large, but its neighbours share them."""
 
-SAMPLE_S, MAX_SAMPLES = 0.2, 300
-"""Between two looks at what may be rest, and how many are kept: a minute."""
-
-BELIEVED_SAMPLES = 10
-"""As many looks weigh as much as the belief that scores are right."""
-
 
 class BrowHeight:
     """Corrects codes by the height of the brows, and learns where they rest."""
@@ -45,26 +39,18 @@ class BrowHeight:
         self._distances = LandmarkDistances(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
         self.measure = self._distances.measure
         self._not_eyes = np.array([not name.startswith("eye") for name in ARKIT_52])
-        self.forget()
+        self._rest, self._rest_scores = LearnedRest(0.5), LearnedRest(0.5)
 
     def forget(self) -> None:
         """Somebody else may come."""
-        self._samples: deque[tuple[np.ndarray, ...]] = deque(maxlen=MAX_SAMPLES)
-        self._last_s = -np.inf
+        self._rest.forget()
+        self._rest_scores.forget()
 
     def learn(self, code: Float[np.ndarray, "52"], seen: Displacements, stamp_s: float) -> None:
-        """See one image's code and distances; images sooner than SAMPLE_S after it are left out."""
-        if stamp_s < self._last_s + SAMPLE_S:
-            return
-        self._last_s = stamp_s
-        self._samples.append(
-            (seen.mm, seen.mm - self._predict(code, seen.slant), code[self._distances.units])
-        )
-        seen_mm, beyond_scores_mm, codes = map(np.stack, zip(*self._samples, strict=True))
-        share = len(codes) / (len(codes) + BELIEVED_SAMPLES)
-        self._rest_mm = share * np.median(seen_mm, 0) + (1 - share) * beyond_scores_mm.mean(0)
-        self._rest_code = np.zeros_like(code)
-        self._rest_code[self._distances.units] = share * np.median(codes, 0)
+        """See one image's code and distances."""
+        self._rest.learn(seen.mm, seen.mm - self._predict(code, seen.slant), stamp_s)
+        scores = code[self._distances.units]
+        self._rest_scores.learn(scores, np.zeros_like(scores), stamp_s)
 
     def correct(
         self, code: Float[np.ndarray, "52"], seen: Displacements
@@ -75,8 +61,10 @@ class BrowHeight:
             code: In [0, 1].
             seen: From `measure`.
         """
-        code = (code - self._rest_code).clip(0.0, 1.0)
-        missing_mm = seen.mm - self._rest_mm - self._predict(code, seen.slant)
+        code = code.copy()
+        units = self._distances.units
+        code[units] = (code[units] - self._rest_scores.values).clip(0.0, 1.0)
+        missing_mm = seen.mm - self._rest.values - self._predict(code, seen.slant)
         return self._distances.explain(code, replace(seen, mm=missing_mm))
 
     def _predict(self, code: np.ndarray, slant: float) -> np.ndarray:

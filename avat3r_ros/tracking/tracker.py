@@ -1,8 +1,8 @@
 """Image to FaceState: landmarks -> pose and codes -> smoothing -> neutral -> response -> gaze.
 
-image -> Landmarker -> largest face -+-> head pose -+--> One Euro -------------------------+-> state
-                                     |              +--> lips' and brows' distances ---+   |
-                                     +-> 52 scores -> One Euro -> neutral -> response -+---+
+image -> Landmarker -> largest face -+-> head pose -+--> One Euro -----------------------+-> state
+                                     |              +--> lips, brows, lids ----------+   |
+                                     +-> 52 scores -> One Euro -> neutral -> response -+-+
 
 In video the landmarks pass a One Euro filter of their own, before scores are read from them.
 """
@@ -20,6 +20,7 @@ from avat3r_ros.tracking.brow_height import BrowHeight
 from avat3r_ros.tracking.gaze import gaze_from_code
 from avat3r_ros.tracking.head_pose import HeadPoseSolver, assumed_intrinsics
 from avat3r_ros.tracking.landmarker import Landmarker
+from avat3r_ros.tracking.lid_opening import LidOpening
 from avat3r_ros.tracking.mouth_opening import MouthOpening
 from avat3r_ros.tracking.neutral import TYPICAL_NEUTRAL, neutral_from_codes, relative_to_neutral
 from avat3r_ros.tracking.raw_face import RawFace
@@ -58,9 +59,10 @@ class FaceTracker:
         running_mode: "video" follows a face over time and wants stamps that do not go back; "image"
             takes unrelated images.
         template: Head that is posed; the shipped one if None.
-        full_range: Codes are shares of the full movement (response.py), and lips and brows move as
-            far as landmarks show (landmark_distances.py); False passes the landmarker's scores
-            above rest. None: True for smoothed video, where the person's range can be learned.
+        full_range: Codes are shares of the full movement (response.py); lips, and in smoothed video
+            brows and lids, move as far as landmarks show (landmark_distances.py). False passes the
+            landmarker's scores above rest. None: True for smoothed video, where the person's range
+            can be learned.
         num_threads: Of the networks that follow a face.
 
     Raises:
@@ -96,7 +98,7 @@ class FaceTracker:
         self._raw_codes: OrderedDict[float, np.ndarray] = OrderedDict()
         self._pose_solver = HeadPoseSolver(template or HeadTemplate.load())
         self._mouth = MouthOpening(self._pose_solver)
-        self._brows = BrowHeight(self._pose_solver)
+        self._learning = BrowHeight(self._pose_solver), LidOpening(self._pose_solver)
         self._landmarker = Landmarker(
             model_path,
             max_faces=max_faces,
@@ -139,7 +141,7 @@ class FaceTracker:
         box = face.box
         if self._is_someone_else(box):
             self._forget_face()
-            self._brows.forget()
+            self._forget_rest()
         self._last_box = box
 
         if intrinsics is None:
@@ -159,9 +161,10 @@ class FaceTracker:
         if self._response is not None:
             code = self._mouth.correct(code, self._mouth.measure(*seen))
             if self._smoothing is not None:  # rest is learned from a person's stream only
-                brows_mm = self._brows.measure(*seen)
-                self._brows.learn(code, brows_mm, stamp_s)
-                code = self._brows.correct(code, brows_mm)
+                for part in self._learning:
+                    distances = part.measure(*seen)
+                    part.learn(code, distances, stamp_s)
+                    code = part.correct(code, distances)
         return FaceState(
             stamp_s=float(stamp_s),
             detected=True,
@@ -223,7 +226,7 @@ class FaceTracker:
         """Forget the past (place, smoothing, stamps); the neutral calibration stays."""
         self._landmarker.reset()
         self._forget_face()
-        self._brows.forget()
+        self._forget_rest()
         self._last_stamp_s: float | None = None
         self._raw_codes.clear()
 
@@ -262,6 +265,10 @@ class FaceTracker:
             for one in (self._code_filter, self._pose_filter, self._landmark_filter):
                 one.reset()
 
+    def _forget_rest(self) -> None:
+        for part in self._learning:
+            part.forget()
+
     def _is_someone_else(self, box: np.ndarray) -> bool:
         """The largest face is now elsewhere: its centre left the last box."""
         if self._last_box is None:
@@ -286,7 +293,7 @@ class FaceTracker:
     def _rest_at(self, neutral: np.ndarray | None) -> None:
         """Another resting face: what was learned above the old one no longer holds."""
         self._neutral = neutral
-        self._brows.forget()
+        self._forget_rest()
         if self._response is not None:
             self._response.forget()
 

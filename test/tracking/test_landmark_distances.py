@@ -1,4 +1,4 @@
-"""Lips and brows: codes that show what the landmarks show, whatever the scores say."""
+"""Lips, brows and lids: codes that show what the landmarks show, whatever the scores say."""
 
 from dataclasses import replace
 
@@ -8,9 +8,11 @@ import pytest
 from avat3r_ros.expression import ARKIT_52, ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.correctives import corrected
 from avat3r_ros.tracking.brow_height import BrowHeight
 from avat3r_ros.tracking.head_pose import HeadPoseSolver
 from avat3r_ros.tracking.landmark_distances import Displacements
+from avat3r_ros.tracking.lid_opening import LidOpening
 from avat3r_ros.tracking.mouth_opening import PAIRS, MouthOpening
 
 INTRINSICS = intrinsics_matrix(900.0, 330.0, 250.0)
@@ -129,3 +131,44 @@ def test_another_person_rests_elsewhere(solver, brows):
         ).max()
         < 0.01
     )
+
+
+@pytest.fixture
+def lids(solver):
+    return LidOpening(solver)
+
+
+def opening(lids, code):
+    """Of both eyes, mm beyond the template's rest."""
+    return lids._distances.predict(corrected(code), 0.0).mean()
+
+
+def test_eyes_that_look_down_stay_open_if_they_are_seen_open(solver, lids):
+    """A webcam above the screen: read as looking down, which closes the template's lids."""
+    read = arkit_code(eyeLookDown=0.5, eyeBlink=0.05)
+    open_wide = lids.measure(*seen(solver, np.zeros(52)))
+    open_wide = replace(open_wide, mm=open_wide.mm + 1.5)  # wider than the template's
+    for stamp_s in np.arange(0.0, 30.0, 0.1):
+        lids.learn(read, open_wide, stamp_s)
+    assert opening(lids, read) < -1.8
+    assert opening(lids, lids.correct(read, open_wide)) == pytest.approx(0.0, abs=0.6)
+
+
+@pytest.mark.parametrize("read", [0.5, 1.0])
+def test_a_closed_eye_is_closed_whatever_was_read(solver, lids, read):
+    for stamp_s in np.arange(0.0, 30.0, 0.1):
+        code = np.zeros(52, np.float32)
+        lids.learn(code, lids.measure(*seen(solver, code)), stamp_s)
+    shut = arkit_code(eyeBlink=0.8)
+    score = arkit_code(eyeBlink=read, eyeLookDown=0.8, eyeSquint=0.5)
+    code = lids.correct(score, lids.measure(*seen(solver, shut)))
+    # What a look down adds comes back where the lids were read closer than they are.
+    assert -1.5 < opening(lids, code) - opening(lids, shut) < 0.5
+
+
+def test_a_wink_is_one_eyes(solver, lids):
+    code = np.zeros(52, np.float32)
+    lids.learn(code, lids.measure(*seen(solver, code)), 0.0)
+    winked = lids.correct(code, lids.measure(*seen(solver, arkit_code(eyeBlinkLeft=0.9))))
+    left, right = units(winked, ["eyeBlinkLeft", "eyeBlinkRight"])
+    assert left > 0.75 and right < 0.05

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from avat3r_ros.animation.correctives import corrected
 from avat3r_ros.expression import ARKIT_INDEX, arkit_code
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig.correctives import corrected
 from avat3r_ros.tracking.head_pose import HeadPoseSolver
 
 
