@@ -43,6 +43,9 @@ RESIDUAL_SURE, RESIDUAL_LOST = 0.025, 0.10
 which it is not one. Ours: six photos of two people, two of them half out of the image, stay below
 0.019, renders of 16 people below 0.023."""
 
+AWAY_S = 5.0
+"""After so long without a face it may be another person's, who rests otherwise."""
+
 REMEMBERED_CODES = 600
 """Raw codes kept for `calibrate_neutral`: 20 s at 30 images/s."""
 
@@ -139,9 +142,12 @@ class FaceTracker:
             return _no_face(stamp_s)
         face = faces[0]
         box = face.box
-        if self._is_someone_else(box):
+        someone_else = self._is_someone_else(box)
+        if someone_else:
             self._forget_face()
+        if someone_else or stamp_s > self._seen_s + AWAY_S:
             self._forget_rest()
+        self._seen_s = stamp_s
         self._last_box = box
 
         if intrinsics is None:
@@ -228,6 +234,7 @@ class FaceTracker:
         self._forget_face()
         self._forget_rest()
         self._last_stamp_s: float | None = None
+        self._seen_s = -np.inf
         self._raw_codes.clear()
 
     def close(self) -> None:

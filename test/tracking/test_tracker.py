@@ -332,6 +332,15 @@ def test_stills_are_above_typical_rest_and_not_stretched_unless_asked_for(face_i
     np.testing.assert_array_equal(*codes, "still images teach nothing")
 
 
+@pytest.mark.parametrize(("away_s", "same"), [(2.0, True), (8.0, False)])
+def test_who_comes_back_after_a_while_may_be_another_person(scripted, seen, away_s, same):
+    """Their brows rest elsewhere than the last person's."""
+    frowning = moved(seen, browDownLeft=0.4, browDownRight=0.4)
+    scripted([frowning] * 60, 0.25 * np.arange(60))
+    (back,) = scripted([frowning], [15.0 + away_s])
+    assert (back.code[ARKIT_INDEX["browDownLeft"]] < 0.1) == same
+
+
 def test_a_refused_calibration_changes_nothing(tracker, scripted, seen):
     tracker.set_neutral(np.full(52, 0.1))
     smiling = moved(seen, mouthSmileLeft=0.9)
