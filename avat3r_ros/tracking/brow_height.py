@@ -5,8 +5,6 @@ brows. Both are learned while a face is followed: people mostly rest, so the med
 seen lately are rest. In the first seconds scores are believed more.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
@@ -32,14 +30,17 @@ SPREAD_MM = 2.0
 """Errors of a pair are about half as large, but its neighbours share them."""
 
 
-class BrowHeight:
+class BrowHeight(LandmarkDistances):
     """Corrects codes by the height of the brows, and learns where they rest."""
 
     def __init__(self, solver: HeadPoseSolver) -> None:
-        self._distances = LandmarkDistances(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
-        self.measure = self._distances.measure
+        super().__init__(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
         self._not_eyes = np.array([not name.startswith("eye") for name in ARKIT_52])
         self._rest, self._rest_scores = LearnedRest(0.5), LearnedRest(0.5)
+
+    def predict(self, code: Float[np.ndarray, "52"], slant: float) -> Float[np.ndarray, "pairs"]:
+        """Without what the template's eyes do to the skin beside them, mm."""
+        return super().predict(code * self._not_eyes, slant)
 
     def forget(self) -> None:
         """Somebody else may come."""
@@ -48,8 +49,8 @@ class BrowHeight:
 
     def learn(self, code: Float[np.ndarray, "52"], seen: Displacements, stamp_s: float) -> None:
         """See one image's code and distances."""
-        self._rest.learn(seen.mm, seen.mm - self._predict(code, seen.slant), stamp_s)
-        scores = code[self._distances.units]
+        self._rest.learn(seen.mm, seen.mm - self.predict(code, seen.slant), stamp_s)
+        scores = code[self.units]
         self._rest_scores.learn(scores, np.zeros_like(scores), stamp_s)
 
     def correct(
@@ -62,10 +63,6 @@ class BrowHeight:
             seen: From `measure`.
         """
         code = code.copy()
-        units = self._distances.units
-        code[units] = (code[units] - self._rest_scores.values).clip(0.0, 1.0)
-        missing_mm = seen.mm - self._rest.values - self._predict(code, seen.slant)
-        return self._distances.explain(code, replace(seen, mm=missing_mm))
-
-    def _predict(self, code: np.ndarray, slant: float) -> np.ndarray:
-        return self._distances.predict(code * self._not_eyes, slant)
+        code[self.units] = (code[self.units] - self._rest_scores.values).clip(0.0, 1.0)
+        missing_mm = seen.mm - self._rest.values - self.predict(code, seen.slant)
+        return self.explain(code, missing_mm, seen.slant)

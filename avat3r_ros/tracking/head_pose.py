@@ -51,6 +51,11 @@ class HeadPoseSolver:
         middle = self._weights @ self._neutral_head
         self._weighted_shape = self._weights * (self._neutral_head - middle).T
 
+    @property
+    def expressions_head(self) -> Float[np.ndarray, "52 478 3"]:
+        """How far each unit at 1 moves each landmark, metres."""
+        return self._expressions.reshape(len(self._expressions), -1, 3)
+
     def landmarks_head(self, code: Float[np.ndarray, "52"]) -> Float[np.ndarray, "478 3"]:
         """Landmarks of the mean head in an expression, metres."""
         return self._neutral_head + (code @ self._expressions).reshape(-1, 3)

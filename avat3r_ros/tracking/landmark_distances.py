@@ -3,9 +3,9 @@
     landmarks + head pose --> displacements (mm) -- least squares around a code --> code
 
 Scores alone tell the avatar too little of real faces: driven by them, avatars of people who talk in
-videos opened their mouths by 1/2 to 2/3 of what the camera saw and raised their brows by 0.3 to
-1.4 of it, and a drawn operator's avatar opened its mouth by twice as much. What the landmarks show
-is the same for every face: distances in the scale of the template's head.
+videos opened their mouths by 0.6 to 1.0 of what the camera saw and moved their brows by a quarter
+of it, and a drawn operator's avatar opened its mouth too far. What the landmarks show is the same
+for every face: distances in the scale of the template's head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Displacements:
 
 
 class LandmarkDistances:
-    """Pairs of landmarks, measured along the head's vertical.
+    """Pairs of landmarks, measured along the head's vertical; a part of the face derives from it.
 
     Args:
         solver: Gives the template's landmarks in an expression.
@@ -59,7 +59,7 @@ class LandmarkDistances:
         rest = solver.landmarks_head(np.zeros(len(ARKIT_52)))
         self._ends = rest[self._upper], rest[self._lower]
         self.rest_mm = 1000 * (self._ends[0] - self._ends[1])[:, 1]
-        moved = np.stack([solver.landmarks_head(unit) for unit in np.eye(len(ARKIT_52))]) - rest
+        moved = solver.expressions_head
         apart = 1000 * (moved[:, self._upper] - moved[:, self._lower])
         self._up_by_unit, self._back_by_unit = apart[..., 1], apart[..., 2]
         self.units = np.array([ARKIT_INDEX[name] for name in unit_spread])
@@ -91,18 +91,22 @@ class LandmarkDistances:
         return code @ (self._up_by_unit + slant * self._back_by_unit)
 
     def explain(
-        self, code: Float[np.ndarray, "52"], missing: Displacements
+        self,
+        code: Float[np.ndarray, "52"],
+        missing_mm: Float[np.ndarray, "pairs"],
+        slant: float,
     ) -> Float[np.ndarray, "52"]:
         """The most probable code around this one; units outside `units` stay.
 
         Args:
             code: In [0, 1].
-            missing: What this code does not show.
+            missing_mm: Displacements that this code does not show.
+            slant: Of the view, as in `Displacements`.
         """
-        rows = self._up_by_unit[self.units] + missing.slant * self._back_by_unit[self.units]
+        rows = self._up_by_unit[self.units] + slant * self._back_by_unit[self.units]
         rows = rows.T / self._spread_mm
         normal = rows.T @ rows + self._prior
-        right = rows.T @ (missing.mm / self._spread_mm)
+        right = rows.T @ (missing_mm / self._spread_mm)
         start = code[self.units].astype(np.float64)
         step, free = np.zeros(len(start)), np.ones(len(start), bool)
         for _ in range(_PASSES):

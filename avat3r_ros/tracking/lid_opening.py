@@ -6,8 +6,6 @@ screen below the camera: scores alone held the eyes of three people who talk in 
 too narrow.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
@@ -30,18 +28,21 @@ OPEN_QUANTILE = 0.7
 """Of the openings of the last minute: eyes close more often than they widen."""
 
 
-class LidOpening:
+class LidOpening(LandmarkDistances):
     """Corrects codes by the gap between the lids, and learns how wide open eyes are."""
 
     def __init__(self, solver: HeadPoseSolver) -> None:
-        self._distances = LandmarkDistances(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
+        super().__init__(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
         self._rest = LearnedRest(OPEN_QUANTILE)
-        self.measure = self._distances.measure
         self.forget = self._rest.forget
+
+    def predict(self, code: Float[np.ndarray, "52"], slant: float) -> Float[np.ndarray, "pairs"]:
+        """As the avatar's lids move: shapes that do not add up are corrected first, mm."""
+        return super().predict(corrected(code), slant)
 
     def learn(self, code: Float[np.ndarray, "52"], seen: Displacements, stamp_s: float) -> None:
         """See one image's code and distances."""
-        self._rest.learn(seen.mm, seen.mm - self._predict(code, seen.slant), stamp_s)
+        self._rest.learn(seen.mm, seen.mm - self.predict(code, seen.slant), stamp_s)
 
     def correct(
         self, code: Float[np.ndarray, "52"], seen: Displacements
@@ -52,8 +53,5 @@ class LidOpening:
             code: In [0, 1].
             seen: From `measure`.
         """
-        missing_mm = seen.mm - self._rest.values - self._predict(code, seen.slant)
-        return self._distances.explain(code, replace(seen, mm=missing_mm))
-
-    def _predict(self, code: np.ndarray, slant: float) -> np.ndarray:
-        return self._distances.predict(corrected(code), slant)
+        missing_mm = seen.mm - self._rest.values - self.predict(code, seen.slant)
+        return self.explain(code, missing_mm, seen.slant)

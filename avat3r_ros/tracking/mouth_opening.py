@@ -4,8 +4,6 @@ Lips that touch are a zero that every face shares: no calibration is needed, and
 read so, too.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from jaxtyping import Float
 
@@ -32,12 +30,11 @@ CLOSED_MM, OPEN_MM = 1.0, 2.5
 whose lips meet, and is left alone. From the second on, both directions count."""
 
 
-class MouthOpening:
+class MouthOpening(LandmarkDistances):
     """Corrects codes by the gap between the lips."""
 
     def __init__(self, solver: HeadPoseSolver) -> None:
-        self._distances = LandmarkDistances(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
-        self.measure = self._distances.measure
+        super().__init__(solver, PAIRS, UNIT_SPREAD, SPREAD_MM)
 
     def correct(
         self, code: Float[np.ndarray, "52"], seen: Displacements
@@ -48,8 +45,8 @@ class MouthOpening:
             code: In [0, 1].
             seen: From `measure`.
         """
-        missing_mm = seen.mm - self._distances.predict(code, seen.slant)
-        gaps_mm = self._distances.rest_mm + seen.mm
+        missing_mm = seen.mm - self.predict(code, seen.slant)
+        gaps_mm = self.rest_mm + seen.mm
         open_share = np.clip((gaps_mm - CLOSED_MM) / (OPEN_MM - CLOSED_MM), 0.0, 1.0)
         missing_mm = np.where(missing_mm > 0, open_share * missing_mm, missing_mm)
-        return self._distances.explain(code, replace(seen, mm=missing_mm))
+        return self.explain(code, missing_mm, seen.slant)

@@ -8,7 +8,6 @@ import pytest
 from avat3r_ros.expression import ARKIT_52, ARKIT_INDEX, arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.rig import HeadTemplate
-from avat3r_ros.rig.correctives import corrected
 from avat3r_ros.tracking.brow_height import BrowHeight
 from avat3r_ros.tracking.head_pose import HeadPoseSolver
 from avat3r_ros.tracking.landmark_distances import Displacements
@@ -140,7 +139,7 @@ def lids(solver):
 
 def opening(lids, code):
     """Of both eyes, mm beyond the template's rest."""
-    return lids._distances.predict(corrected(code), 0.0).mean()
+    return lids.predict(code, 0.0).mean()
 
 
 def test_eyes_that_look_down_stay_open_if_they_are_seen_open(solver, lids):
