@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from avat3r_ros.capture.template_fit import TemplateFit
+from avat3r_ros.geometry import project_points, transform_points
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import FaceState
 
@@ -53,13 +54,14 @@ def crown_warnings(
         sizes_px: Width and height of each photo.
         template: What was fitted.
     """
-    vertices = template.vertices(torch.from_numpy(fit.identity).float()).double().numpy()
-    crown = vertices[vertices[:, 1].argmax()] + [0.0, HAIR_M, 0.0]
-    for pose, intrinsics, size in zip(fit.camera_from_head, fit.intrinsics, sizes_px, strict=True):
-        seen = intrinsics @ (pose[:3, :3] @ crown + pose[:3, 3])
-        pixel = seen[:2] / seen[2]
-        if (pixel >= 0).all() and (pixel <= size).all():
-            return []
+    vertices = template.vertices(torch.from_numpy(fit.identity).float()).double()
+    crown = vertices[vertices[:, 1].argmax()] + torch.tensor([0.0, HAIR_M, 0.0])
+    poses = torch.from_numpy(fit.camera_from_head).double()
+    crowns = transform_points(poses, crown.expand(len(poses), 1, 3))
+    pixels = project_points(torch.from_numpy(fit.intrinsics).double(), crowns)[:, 0]
+    inside = (pixels >= 0) & (pixels <= torch.tensor(sizes_px))
+    if bool(inside.all(-1).any()):
+        return []
     return ["no photo shows the top of the head: it is guessed; leave room above the hair"]
 
 
