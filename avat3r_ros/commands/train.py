@@ -2,7 +2,8 @@
 
 import argparse
 
-from avat3r_ros.training.trainer import TrainingConfig, train
+from avat3r_ros.training.config import TrainingConfig
+from avat3r_ros.training.trainer import train
 
 
 def run(args: argparse.Namespace) -> int:

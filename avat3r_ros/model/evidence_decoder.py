@@ -76,3 +76,10 @@ class EvidenceDecoder(nn.Module):
         out["position"] = out["position"] + out.pop("along_ray") * rays
         out["rotation"] = torch.zeros_like(rays[:, :1]).expand(-1, ATTRIBUTES["rotation"])
         return torch.cat([out[name] for name in ATTRIBUTES], -1)
+
+    @torch.no_grad()
+    def scale_changes_of_place(self, share: float) -> None:
+        """Make the last layers move pixels by this share of what they learned."""
+        for name in ("along_ray", "position"):
+            for parameter in self.heads[name].parameters():
+                parameter.mul_(share)

@@ -32,10 +32,11 @@ from _machine import machine, print_machine  # noqa: E402
 from _timing import RESULTS, chosen_device, write_result  # noqa: E402
 
 from avat3r_ros.model import Avat3r, load_network, preset, save_network  # noqa: E402
+from avat3r_ros.training.config import TrainingConfig  # noqa: E402
 from avat3r_ros.training.curves import read_log  # noqa: E402
 from avat3r_ros.training.evaluation import evaluate_network  # noqa: E402
 from avat3r_ros.training.steps import StepConfig  # noqa: E402
-from avat3r_ros.training.trainer import TrainingConfig, train  # noqa: E402
+from avat3r_ros.training.trainer import train  # noqa: E402
 
 METHODS = ("network", "base guess")
 
