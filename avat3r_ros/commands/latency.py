@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     for name, values in rows.items():
         if values["count"]:
             print(f"{name:<38}{values['p50']:>8.1f}{values['p95']:>8.1f}{values['p99']:>8.1f}")
+    medians = ", ".join(f"{name} {ms:.1f}" for name, ms in report["medians_ms"].items())
+    print(f"of the median: {medians} ms")
     print(
         f"{report['displayed_per_second']} frames/s displayed, "
         f"{report['new_expressions_per_second']} new expressions/s; {folder / 'latency.png'}"

@@ -32,6 +32,7 @@ from avat3r_ros.nodes.flashing import changes_between, is_open, settled
 from avat3r_ros.nodes.frame_times import MAX_SANE_S, FrameTimes, frame_times_from_msg
 from avat3r_ros.nodes.images import image_from_msg
 from avat3r_ros.nodes.spinning import spinning
+from avat3r_ros.nodes.status_line import GraphWatch
 from avat3r_ros.nodes.supervisor import (
     NodeProcesses,
     in_one_process,
@@ -53,6 +54,13 @@ SETTLE_S = 0.4
 """After this long the tracker's smoothing has reached the new expression."""
 
 START_TIMEOUT_S = 120.0
+COMPUTED = {
+    "tracking": ("expression_tracker", "track"),
+    "animation": ("avatar_renderer", "animate"),
+    "drawing": ("avatar_renderer", "render"),
+}
+"""Stages that compute, with the nodes that time them; the rest hands things on."""
+
 FIRST_SEEN, HALF_SEEN = 0.1, 0.5
 """Share of the change in the picture that counts as the first sign of it, and as the change."""
 
@@ -206,10 +214,11 @@ def run_latency(
         try:
             for node in nodes:
                 processes.start(node)
-            frames, times = _watch(processes, seconds, say)
+            frames, times, computed = _watch(processes, seconds, say)
         finally:
             processes.stop()
     report = make_report(frames, times)
+    report["medians_ms"] = _medians(report["image_in_to_image_out_ms"], computed)
     report["machine"] = {"platform": platform.platform(), "processor": _processor()}
     report["settings"] = {
         **{"size": size, "camera_fps": fps, "seconds": seconds},
@@ -242,11 +251,16 @@ def make_report(frames: list[Displayed], times: list[FrameTimes]) -> dict:
 
 def _watch(
     processes: NodeProcesses, seconds: float, say: Callable[[str], None]
-) -> tuple[list[Displayed], list[FrameTimes]]:
-    """Be the display; the frames and frame times of `seconds` after the first live frame."""
+) -> tuple[list[Displayed], list[FrameTimes], dict[str, float]]:
+    """Be the display for `seconds` after the first live frame.
+
+    Returns:
+        Its frames, their times, and the median milliseconds of stages that compute.
+    """
     listen_as_nodes_do()
     rclpy.init()
     display = Display()
+    watch = GraphWatch(display)
 
     with spinning(display):
         say("starting the graph ...")
@@ -263,7 +277,17 @@ def _watch(
         while time.monotonic() < end_s:
             processes.check()
             time.sleep(0.2)
-        return list(display.frames), list(display.times)
+        stages = {name: watch.median_ms(*stage) for name, stage in COMPUTED.items()}
+        computed = {name: ms for name, ms in stages.items() if ms is not None}
+        return list(display.frames), list(display.times), computed
+
+
+def _medians(image_in_to_image_out: dict, computed: dict[str, float]) -> dict[str, float]:
+    """What computes, and the rest of the way: messages, their transport, threads that wake."""
+    if not image_in_to_image_out["count"]:
+        return computed
+    rest = image_in_to_image_out["p50"] - sum(computed.values())
+    return computed | {"everything else": round(rest, 1)}
 
 
 def _stamp_ages(frames: list[Displayed]) -> list[float]:

@@ -81,6 +81,11 @@ class GraphWatch:
         """How the graph does now."""
         return compose(dict(self._values), self._status)
 
+    def median_ms(self, node: str, stage: str) -> float | None:
+        """Median time of a node's stage, milliseconds; None while the node has not said any."""
+        found = _PERCENTILES.match(self._values.get(node, {}).get(stage, ""))
+        return float(found[1]) if found else None
+
     def _on_status(self, msg: RendererStatus) -> None:
         self._status = msg
 

@@ -77,6 +77,10 @@ def test_latency_of_the_real_graph(tmp_path, small_face_avatar):
     assert report["changes"] >= 4
     glass, stamps = report["glass_to_glass_ms"], report["stamp_to_display_ms"]
     assert 0.0 < stamps["p50"] < glass["p95"], "stamps know nothing of the wait for the camera"
+    medians, total = report["medians_ms"], report["image_in_to_image_out_ms"]["p50"]
+    assert set(medians) == {"tracking", "animation", "drawing", "everything else"}
+    assert sum(medians.values()) == pytest.approx(total, abs=0.2)
+    assert min(medians["tracking"], medians["drawing"]) > 0.0
     assert {"captured to tracked", "tracked to received"} <= set(report["ways_ms"])
     assert json.loads((tmp_path / "latency.json").read_text()) == report
     assert (tmp_path / "latency.png").stat().st_size > 1000
