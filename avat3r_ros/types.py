@@ -110,6 +110,8 @@ class HeadCrops:
             others, which speak first wherever they see anything.
         hair_thickness_m: Of the hair over each vertex of the head template, along its coarse
             normals, where it is known; None if it must be read off the masks.
+        residuals_m: How far the landmarks of each view lie off the fitted head on the whole; None
+            if nobody measured it.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -120,6 +122,7 @@ class HeadCrops:
     hair: Bool[Tensor, "v 1 h w"] | None = None
     num_guessed: int = 0
     hair_thickness_m: Float[Tensor, "n"] | None = None
+    residuals_m: Float[Tensor, "v"] | None = None
 
 
 @dataclass(frozen=True)

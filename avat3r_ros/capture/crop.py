@@ -121,6 +121,9 @@ def crop_heads(
         codes=codes,
         identity=identity,
         hair=torch.from_numpy(np.stack(hairs)),
+        residuals_m=torch.from_numpy(
+            fit.residual_px * fit.camera_from_head[:, 2, 3] / fit.intrinsics[:, 0, 0]
+        ).float(),
     )
 
 

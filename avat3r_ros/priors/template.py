@@ -30,6 +30,11 @@ FRONTAL_BONUS = 0.22
 """Advantage (in cosine) of the most frontal photo with open eyes. The middle of the face then comes
 from one photo, and seams run down the cheeks where the side views are clearly better."""
 
+CLOSED_EYES_MALUS, MISFIT_MALUS = 1 - np.cos(np.radians(30)), 200.0
+"""By how much (in cosine) closed eyes count against the frontal photo, and each metre that the
+fitted head is off its landmarks: a millimetre is as much as 37 degrees. What a photo's code does
+not say of its expression, as one brow raised, would stay in every other expression."""
+
 GUESSED_MALUS = 0.12
 """Disadvantage (in cosine) of views that nobody photographed: beside the frontal bonus of a single
 photo it leaves them what the photo sees more than some 50 degrees aslant."""
@@ -73,7 +78,8 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
     num_photos = len(views) - crops.num_guessed
     for view in views[num_photos:]:
         view.guessed, view.bonus = True, -GUESSED_MALUS
-    _prefer_frontal(views[:num_photos], crops.codes[:num_photos].numpy())
+    residuals = None if crops.residuals_m is None else crops.residuals_m[:num_photos].numpy()
+    _prefer_frontal(views[:num_photos], crops.codes[:num_photos].numpy(), residuals)
     confidence = np.stack(in_threads(lambda view: _confidence(view, views, normals), views))
     positions = np.stack([view.points for view in views])
     inside = np.stack([view.mask > 0 for view in views])
@@ -98,8 +104,10 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
     )
 
 
-def _prefer_frontal(views: list[ReferenceView], codes: np.ndarray) -> None:
-    """Give the most frontal view its bonus; closed eyes count as much as 30 degrees.
+def _prefer_frontal(
+    views: list[ReferenceView], codes: np.ndarray, residuals_m: np.ndarray | None
+) -> None:
+    """Give the most frontal view its bonus, less what counts against it.
 
     Level is the views' median height: cameras stand below or above the eyes, and what one photo
     gets wrong in depth shows least in the others if it stands among them.
@@ -108,7 +116,10 @@ def _prefer_frontal(views: list[ReferenceView], codes: np.ndarray) -> None:
     toward = np.stack([view.center / np.linalg.norm(view.center) for view in views])
     height = np.median(toward[:, 1])
     front = np.array([0.0, height, np.sqrt(1 - height**2)])
-    frontal = toward @ front - (1 - np.cos(np.radians(30))) * blinks
+    frontal = toward @ front - CLOSED_EYES_MALUS * blinks
+    # Of two photos neither is the odd one.
+    if residuals_m is not None and len(views) > 2:
+        frontal -= MISFIT_MALUS * residuals_m
     views[int(np.argmax(frontal))].bonus = FRONTAL_BONUS
 
 
