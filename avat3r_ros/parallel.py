@@ -4,8 +4,9 @@ As many threads as torch may use. A process that has set torch to one thread, be
 runs beside it, stays on one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -27,16 +28,20 @@ def in_threads(function: Callable[..., T], *sequences: Sequence[Any]) -> list[T]
         torch.set_num_threads(before)
 
 
-def meanwhile(function: Callable[..., T], *args: Any) -> "Future[T]":
-    """Begin a call in another thread, or make it at once where there is only one."""
+@contextmanager
+def meanwhile(function: Callable[..., T], *args: Any) -> "Iterator[Future[T]]":
+    """Make a call in another thread during a `with` block, or at once where there is only one.
+
+    The block ends when the call has, errors or not: networks must not outlive their closing at the
+    interpreter's exit.
+    """
     if torch.get_num_threads() > 1:
-        pool = ThreadPoolExecutor(1)
-        future = pool.submit(function, *args)
-        pool.shutdown(wait=False)
-        return future
+        with ThreadPoolExecutor(1) as pool:
+            yield pool.submit(function, *args)
+        return
     future = Future()
     try:
         future.set_result(function(*args))
     except Exception as error:
         future.set_exception(error)
-    return future
+    yield future

@@ -185,24 +185,27 @@ def build_avatar_from_images(
     focals = list(focals_px) if focals_px is not None else [None] * len(images)
     template = HeadTemplate.load()
     usable = [i for i, face in enumerate(faces) if not face_problem(face)]
-    cutting = meanwhile(cut_out_heads, [images[i] for i in usable], [faces[i] for i in usable])
-    try:
-        choice = choose_photos(images, faces, names, focals, template, 1 if single else min_photos)
-    except ValueError as error:
-        raise BuildError(str(error)) from error
-    images, names, faces, focals = (
-        [given[i] for i in choice.kept] for given in (images, names, faces, focals)
-    )
-
-    height = faces[0].box_px[3] - faces[0].box_px[1]
-    if single and height < MIN_SINGLE_FACE_PX:
-        raise BuildError(
-            f"{names[0]}: the face is only {height:.0f} px high, expected at least "
-            f"{MIN_SINGLE_FACE_PX} in a single photo; come closer, or give more photos"
+    to_cut = [images[i] for i in usable], [faces[i] for i in usable]
+    with meanwhile(cut_out_heads, *to_cut) as cutting:
+        try:
+            choice = choose_photos(
+                images, faces, names, focals, template, 1 if single else min_photos
+            )
+        except ValueError as error:
+            raise BuildError(str(error)) from error
+        images, names, faces, focals = (
+            [given[i] for i in choice.kept] for given in (images, names, faces, focals)
         )
 
-    step("cutting out the head", 0.15)
-    of_photo = dict(zip(usable, cutting.result(), strict=True))
+        height = faces[0].box_px[3] - faces[0].box_px[1]
+        if single and height < MIN_SINGLE_FACE_PX:
+            raise BuildError(
+                f"{names[0]}: the face is only {height:.0f} px high, expected at least "
+                f"{MIN_SINGLE_FACE_PX} in a single photo; come closer, or give more photos"
+            )
+
+        step("cutting out the head", 0.15)
+        of_photo = dict(zip(usable, cutting.result(), strict=True))
     mattes = [of_photo[i] for i in choice.kept]
     shown = faces
     if single and isinstance(lift, PictureLift):

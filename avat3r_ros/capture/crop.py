@@ -191,15 +191,14 @@ def _above_neck_cut(
         vertices, template.triangles.int().numpy(), intrinsics, camera_from_head, size, size
     )
     on_head = ids >= 0
-    points = np.einsum(
-        "hwk,hwkc->hwc", weights, vertices[template.triangles.numpy()[np.maximum(ids, 0)]]
-    )
     head_from_camera = invert_pose(camera_from_head)
     axis = camera_from_head[:3, :3] @ [0, chin[1], BOX_CENTER_HEAD_M[2]] + camera_from_head[:3, 3]
     column, row = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
     rays = np.stack([column, row, np.ones_like(row)], -1) @ np.linalg.inv(intrinsics).T
     elsewhere = (rays * axis[2]) @ head_from_camera[:3, :3].T + head_from_camera[:3, 3]
-    points = np.where(on_head[..., None], points, elsewhere)
+    corners = vertices[template.triangles.numpy()[ids[on_head]]]
+    points = elsewhere
+    points[on_head] = np.einsum("nk,nkc->nc", weights[on_head], corners)
     over_chin = height_over_chin_plane(points, chin)
     below_chin = np.where(on_head, NECK_BELOW_CHIN_M, HAIR_BELOW_CHIN_M)
     above = ((over_chin + below_chin) / NECK_SOFTNESS_M + 0.5).clip(0, 1)

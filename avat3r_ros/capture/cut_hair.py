@@ -179,9 +179,11 @@ def _missing(
         lab[contested], distance_upper_bound=MAX_COLOR_DISTANCE
     )
     near = np.flatnonzero(np.isfinite(to_head))
-    to_background, _ = _examples(lab[of_background]).query(lab[contested][near], k=[STRAY + 1])
-    alike = none.copy()
     apart = np.maximum(BACKGROUND_FARTHER * to_head[near], BACKGROUND_APART)
+    to_background, _ = _examples(lab[of_background]).query(
+        lab[contested][near], k=[STRAY + 1], distance_upper_bound=apart.max(initial=0) + 1
+    )
+    alike = none.copy()
     alike.flat[np.flatnonzero(contested)[near]] = to_background[:, 0] > apart
     outside = (alike & (mask < SEEN_MASK)).astype(np.uint8)
     strands = cv2.morphologyEx(outside, cv2.MORPH_OPEN, _disc(strand_px / 2))

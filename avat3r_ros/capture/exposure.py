@@ -127,7 +127,8 @@ def _corrected(
     """Apply a per-vertex log gain to one image; the mean gain where it is off the template."""
     ids = views.binding.triangle_ids[view].numpy()
     barycentrics = views.binding.barycentrics[view].numpy()
-    gain = np.einsum("hwkc,hwk->hwc", correction[triangles[ids.clip(min=0)]], barycentrics)
-    gain = np.where((ids >= 0)[..., None], gain, mean)
+    on = ids >= 0
+    gain = np.tile(mean, (*ids.shape, 1))
+    gain[on] = np.einsum("nkc,nk->nc", correction[triangles[ids[on]]], barycentrics[on])
     factor = torch.from_numpy(np.exp(gain).astype(np.float32)).permute(2, 0, 1)
     return (views.images[view] * factor).clamp(0, 1)

@@ -42,15 +42,17 @@ def hair_pixels(
         return certain
     # A slight blur: strands and the gaps between them count as one colour.
     lab = cv2.cvtColor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.0), cv2.COLOR_RGB2LAB)
-    to_hair, _ = _examples(lab[certain]).query(lab[inside], distance_upper_bound=MAX_COLOR_DISTANCE)
+    asked = np.flatnonzero(inside & ~certain)
+    colors = lab.reshape(-1, 3)[asked]
+    to_hair, _ = _examples(lab[certain]).query(colors, distance_upper_bound=MAX_COLOR_DISTANCE)
     alike = np.isfinite(to_hair)
     if skin.sum() >= MIN_EXAMPLES:
         to_skin, _ = _examples(lab[skin]).query(
-            lab[inside], distance_upper_bound=MAX_COLOR_DISTANCE
+            colors[alike], distance_upper_bound=MAX_COLOR_DISTANCE
         )
-        alike &= to_hair < to_skin
+        alike[alike] = to_hair[alike] < to_skin
     hair = certain.copy()
-    hair[inside] |= alike
+    hair.flat[asked] = alike
     return parts_touching(hair, certain)
 
 

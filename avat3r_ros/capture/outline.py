@@ -140,10 +140,20 @@ def _signed_distance(
     distance -= np.where(mask, -0.5, 0.5)  # the edge lies between pixels
     distance = cv2.GaussianBlur(distance, (0, 0), MATTE_BLUR_PX)
     slope = np.stack(
-        [cv2.Sobel(distance, cv2.CV_64F, 1, 0), cv2.Sobel(distance, cv2.CV_64F, 0, 1)], -1
-    )[row, column]
+        [_differences(distance, row, column), _differences(distance.T, column, row)], -1
+    )
     length = np.linalg.norm(slope, axis=-1, keepdims=True)
     return distance[row, column], slope / np.maximum(length, 1e-9)
+
+
+def _differences(values: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Sobel's differences along rows, at some pixels."""
+    last_row, last_column = (side - 1 for side in values.shape)
+    # Mirrored at the border, without its pixel again.
+    rows = last_row - np.abs(last_row - np.abs(row + np.array([[-1], [0], [1]])))
+    before, after = (last_column - np.abs(last_column - np.abs(column + k)) for k in (-1, 1))
+    along = values[rows, after] - values[rows, before]
+    return along[0] + 2 * along[1] + along[2]
 
 
 def _no_outline() -> Outline:

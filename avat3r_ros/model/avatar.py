@@ -35,7 +35,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.base_guess import guess_with_rig
 from avat3r_ros.model.changes import ATTRIBUTES
 from avat3r_ros.model.checkpoint import find_shipped_network, load_network, weights_sha256
 from avat3r_ros.model.config import Avat3rConfig, preset
@@ -80,7 +80,7 @@ def build_avatar(
     digest = "" if network is None else weights_sha256(network)
     template = HeadTemplate.load() if network is None else network.template
     views = without_seams(views, config, template)
-    base = build_base_guess(views, config, template, neck=True)
+    base, motion = guess_with_rig(views, config, template, neck=True)
     tensors = _stored(base, views)
     if network is not None and digest:
         with torch.no_grad():
@@ -88,7 +88,8 @@ def build_avatar(
             if tokens is not None:
                 tensors["tokens"] = tokens.half().cpu()
             if config.evidence_features:
-                still = network.still_changes(base.to(network.device), views)
+                motion = motion if network.device.type == "cpu" else None
+                still = network.still_changes(base.to(network.device), views, motion)
                 tensors["still_changes"] = still.half().cpu()
         if find_shipped_network(digest) is None:
             tensors |= {

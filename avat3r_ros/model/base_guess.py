@@ -71,7 +71,18 @@ def build_base_guess(
     *,
     neck: bool = False,
 ) -> BaseGuess:
-    """Place the Gaussians of one person.
+    """Place the Gaussians of one person: `guess_with_rig` without the rig."""
+    return guess_with_rig(views, config, template, neck=neck)[0]
+
+
+def guess_with_rig(
+    views: ReferenceViews,
+    config: Avat3rConfig,
+    template: HeadTemplate | None,
+    *,
+    neck: bool = False,
+) -> tuple[BaseGuess, RigMotion | None]:
+    """Place the Gaussians of one person, and make the rig that moves them.
 
     Args:
         views: References on the CPU.
@@ -123,7 +134,7 @@ def build_base_guess(
             barycentrics=torch.zeros(0, 3),
             fading=torch.zeros(0, dtype=torch.long),
             reference_size=views.images.shape[-1],
-        )
+        ), None
 
     assert template is not None
     triangle_ids = views.binding.triangle_ids.flatten()[pixels].long()
@@ -162,10 +173,11 @@ def build_base_guess(
     base = _assemble(
         views, seen, view_rows, pixels, triangle_ids, barycentrics, kinds, fill, moves, folds
     )
-    if not config.position_skip:
-        return base
     motion = RigMotion.of_person(base, views.identity, template)
-    return within_outlines(base, motion, views, template)
+    if not config.position_skip:
+        return base, motion
+    base = within_outlines(base, motion, views, template)
+    return base, motion.with_places(base)
 
 
 def hair_over_vertices(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "nv 3"]:

@@ -14,6 +14,7 @@ two-dimensional; rotations in space are made per triangle, of which there are fe
 Letters: N Gaussians, M moving, D deforming, F triangles, Nv vertices, R code rows, E code length.
 """
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -218,6 +219,13 @@ class RigMotion:
     def for_base(self, base: BaseGuess) -> "RigMotion":
         """Return the same person's rig for another base guess."""
         return RigMotion(base, *self._rig)
+
+    def with_places(self, base: BaseGuess) -> "RigMotion":
+        """Return the same rig for its base guess with other centres, opacities or colours."""
+        moved = copy.copy(self)
+        moved.base = base
+        moved.__dict__.pop("lenders", None)  # they are told by the centres
+        return moved
 
     @cached_property
     def lenders(self) -> Lenders | None:

@@ -350,9 +350,10 @@ def _skin_colors(
         return joint
     hair = spread(on_hair, colors[on_hair].median(0).values, HAIR_REST_PULL)
     bare = spread(~on_hair, colors[~on_hair].mean(0), REST_PULL)
-    distance, _ = cKDTree(surface_points(neutral, template, faces, weights).numpy()).query(
-        neutral.numpy()
-    )
+    points = surface_points(neutral, template, faces, weights).numpy()
+    # Sooner made, and asked but once.
+    tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
+    distance, _ = tree.query(neutral.numpy())
     near = torch.from_numpy(np.exp(-((distance / NEAR_SEEN_M) ** 2))).float()[:, None]
     bare = near * joint + (1 - near) * bare
     return hairy[:, None] * hair + (1 - hairy[:, None]) * bare

@@ -338,7 +338,9 @@ def _covered(
         theirs = (bound & (group[pixel_triangles.clamp(min=0)] == kind)).nonzero()[:, 0]
         if not len(mine) or not len(theirs):
             continue
-        tree = cKDTree(in_both(pixel_triangles[theirs], pixel_weights[theirs]))
+        points = in_both(pixel_triangles[theirs], pixel_weights[theirs])
+        # Sooner made, and asked but once.
+        tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
         distance, _ = tree.query(
             in_both(faces[mine], weights[mine]), distance_upper_bound=8 * footprint_m
         )

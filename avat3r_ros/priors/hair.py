@@ -7,6 +7,8 @@ thicknesses of hair, and follows the outlines smoothly. All photos share one hai
 it neither doubles nor fans out between them.
 """
 
+from functools import partial
+
 import cv2
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from avat3r_ros.mattes import SEEN_MASK
+from avat3r_ros.parallel import in_threads
 from avat3r_ros.priors.view import ReferenceView
 from avat3r_ros.rig import HeadTemplate, graph_laplacian
 from avat3r_ros.rig.fields import follow
@@ -89,13 +92,15 @@ def hair_thickness(
         return np.where(hairy, thickness.clip(0, MAX_THICKNESS_M), 0.0)
 
     views = [view for view in views if not view.matte_fails] or views
-    seen = [observe_hair(view, normals, outer, hairy) for view in views]
+    observe = partial(observe_hair, normals=normals, outer=outer, hairy=hairy)
+    seen = in_threads(observe, views)
     total, count = (np.sum(values, 0) for values in zip(*seen, strict=True))
     if not (total > 0).any():
         return np.zeros(len(normals))
     thickness = completed(total, count)
     for _ in range(OUTLINE_ROUNDS):
-        gaps = [_outline_gap(view, template, thickness, normals) for view in views]
+        gap = partial(_outline_gap, template=template, thickness=thickness, normals=normals)
+        gaps = in_threads(gap, views)
         total, count = (np.sum(values, 0) for values in zip(*gaps, strict=True))
         thickness = completed(total + count * thickness, count)
     return thickness
@@ -176,10 +181,9 @@ def _outline_gap(
     # Positive inside the matte. Where it ends elsewhere than across the normal, as at a neck's
     # cut, it says nothing of the hair.
     depth_px = view.matte_depth_px
-    slope = np.stack([np.gradient(depth_px, axis=1), np.gradient(depth_px, axis=0)], -1)
     across = (own @ view.camera_from_head[:3, :3].T)[:, :2]
     across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
-    inward = slope[row, column]
+    inward = view.matte_slope[row, column]
     inward /= np.maximum(np.linalg.norm(inward, axis=1, keepdims=True), 1e-9)
     told &= (inward * across).sum(1) < -OUTLINE_ALONG
 

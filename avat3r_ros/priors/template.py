@@ -156,7 +156,9 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
     reach = OWNER_RADIUS_M / view.pixel_size_m()
     side = 2 * round(6 * reach) + 1
     owned, present = (
-        cv2.GaussianBlur(part.astype(float), (side, side), reach, borderType=cv2.BORDER_REFLECT)
+        cv2.GaussianBlur(
+            part.astype(np.float32), (side, side), reach, borderType=cv2.BORDER_REFLECT
+        )
         for part in (on & (confidence > 0.5), on)
     )
     supported = (owned > 0.5 * present)[off] | view.free_hair[off]

@@ -66,10 +66,12 @@ class ReferenceView:
             self.vertices = (self.vertices + offset).astype(np.float32)
         self.ids, self.weights, self.depth = self.rasterize(self.vertices)
         self.on_mesh = self.ids >= 0
-        corners = self.vertices[self.triangles[np.maximum(self.ids, 0)]]
-        self.points = np.einsum("hwk,hwkc->hwc", self.weights, corners)
+        on, off = self.on_mesh, ~self.on_mesh
+        self.points = np.empty((*on.shape, 3), np.float32)
+        corners = self.vertices[self.triangles[self.ids[on]]]
+        self.points[on] = np.einsum("nk,nkc->nc", self.weights[on], corners)
         depth = self._continued(self._skull_depth)
-        self.points[~self.on_mesh] = (self.center + self._rays * depth[..., None])[~self.on_mesh]
+        self.points[off] = self.center + self._rays[off] * depth[off][:, None]
 
     def rasterize(self, vertices: np.ndarray) -> native.MeshFragments:
         """Draw the head with other vertices (v, 3) float32; the view stays as it is."""
@@ -104,6 +106,11 @@ class ReferenceView:
         )
         # The nearest pixel on the other side is one step beyond the outline between the two.
         return np.where(matte > 0, inside, 1 - outside)
+
+    @cached_property
+    def matte_slope(self) -> np.ndarray:
+        """Change of `matte_depth_px` to the right and downwards, (H, W, 2)."""
+        return np.stack(np.gradient(self.matte_depth_px)[::-1], -1)
 
     def to_border(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Pixels from the border of the crop."""

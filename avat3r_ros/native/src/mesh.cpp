@@ -26,29 +26,40 @@ Vec3 cross(const Vec3& a, const Vec3& b) {
   return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
 }
 
+// A corner in homogeneous pixels, and its pixel if it is in front of the near plane.
+struct Corner {
+  Vec3 at;
+  double x, y;
+};
+
 struct PixelBox {
   double x0 = std::numeric_limits<double>::infinity(), x1 = -x0, y0 = x0, y1 = -x0;
 
-  void add(const Vec3& homogeneous) {
-    const double x = homogeneous.x / homogeneous.z, y = homogeneous.y / homogeneous.z;
+  void add(double x, double y) {
     x0 = std::min(x0, x), x1 = std::max(x1, x);
     y0 = std::min(y0, y), y1 = std::max(y1, y);
   }
 };
 
 // Box of the part of the triangle in front of the near plane.
-PixelBox visible_box(const Vec3* corners) {
+PixelBox visible_box(const Corner* const* corners) {
   PixelBox box;
   for (int i = 0; i < 3; i++) {
-    const Vec3 &a = corners[i], &b = corners[(i + 1) % 3];
-    if (a.z >= kNearPlane) box.add(a);
+    const Vec3 &a = corners[i]->at, &b = corners[(i + 1) % 3]->at;
+    if (a.z >= kNearPlane) box.add(corners[i]->x, corners[i]->y);
     if ((a.z >= kNearPlane) != (b.z >= kNearPlane)) {
       const double t = (kNearPlane - a.z) / (b.z - a.z);
-      box.add({a.x + t * (b.x - a.x), a.y + t * (b.y - a.y), kNearPlane});
+      box.add((a.x + t * (b.x - a.x)) / kNearPlane, (a.y + t * (b.y - a.y)) / kNearPlane);
     }
   }
   return box;
 }
+
+// A triangle's edge functions, positive inside, and its row.
+struct Drawn {
+  Vec3 edges[3];
+  int32_t triangle;
+};
 
 bool is_finite(const Vec3& v) { return std::isfinite(v.x + v.y + v.z); }
 
@@ -68,29 +79,23 @@ int32_t avat3r_rasterize_mesh(const float* vertices_head, int64_t num_vertices,
   std::fill(depth_m, depth_m + num_pixels, std::numeric_limits<float>::infinity());
 
   const double *k = intrinsics, *p = camera_from_head;
-  std::vector<Vec3> pixels(num_vertices);  // K * camera point: (x * z, y * z, z)
+  std::vector<Corner> vertices(num_vertices);
   for (int64_t i = 0; i < num_vertices; i++) {
     const float* v = vertices_head + 3 * i;
     const double x = p[0] * v[0] + p[1] * v[1] + p[2] * v[2] + p[3];
     const double y = p[4] * v[0] + p[5] * v[1] + p[6] * v[2] + p[7];
     const double z = p[8] * v[0] + p[9] * v[1] + p[10] * v[2] + p[11];
-    pixels[i] = {k[0] * x + k[1] * y + k[2] * z, k[3] * x + k[4] * y + k[5] * z, z};
+    // K * camera point: (x * z, y * z, z)
+    const Vec3 at = {k[0] * x + k[1] * y + k[2] * z, k[3] * x + k[4] * y + k[5] * z, z};
+    vertices[i] = {at, at.x / z, at.y / z};
   }
 
+  std::vector<Drawn> drawn;
   for (int64_t t = 0; t < num_triangles; t++) {
     const int32_t* index = triangles + 3 * t;
-    const Vec3 corners[3] = {pixels[index[0]], pixels[index[1]], pixels[index[2]]};
-    if (!is_finite(corners[0]) || !is_finite(corners[1]) || !is_finite(corners[2])) continue;
-    Vec3 edges[3];
-    for (int i = 0; i < 3; i++) edges[i] = cross(corners[(i + 1) % 3], corners[(i + 2) % 3]);
-    // det(M) is the dot product of a corner and the normal: negative where the outside is seen.
-    const double det =
-        corners[0].x * edges[0].x + corners[0].y * edges[0].y + corners[0].z * edges[0].z;
-    if (det == 0 || (cull_backfaces && det > 0)) continue;
-    if (det < 0) {
-      for (Vec3& e : edges) e = {-e.x, -e.y, -e.z};
-    }
-    const double size = std::fabs(det);
+    const Corner* corners[3] = {&vertices[index[0]], &vertices[index[1]], &vertices[index[2]]};
+    const Vec3 &a = corners[0]->at, &b = corners[1]->at, &c = corners[2]->at;
+    if (!is_finite(a) || !is_finite(b) || !is_finite(c)) continue;
 
     const PixelBox box = visible_box(corners);
     // Compared as doubles first: a box that reaches 1e20 must not be cast to int.
@@ -101,25 +106,52 @@ int32_t avat3r_rasterize_mesh(const float* vertices_head, int64_t num_vertices,
     const int x1 = (int)std::floor(std::min(box.x1 - 0.5, width - 1.0));
     const int y0 = (int)std::ceil(std::max(box.y0 - 0.5, 0.0));
     const int y1 = (int)std::floor(std::min(box.y1 - 0.5, height - 1.0));
+    if (x0 > x1 || y0 > y1) continue;  // many are smaller than a pixel
+
+    Vec3 edges[3] = {cross(b, c), cross(c, a), cross(a, b)};
+    // det(M) is the dot product of a corner and the normal: negative where the outside is seen.
+    const double det = a.x * edges[0].x + a.y * edges[0].y + a.z * edges[0].z;
+    if (det == 0 || (cull_backfaces && det > 0)) continue;
+    if (det < 0) {
+      for (Vec3& e : edges) e = {-e.x, -e.y, -e.z};
+    }
+    const double size = std::fabs(det);
+    const int32_t row_of_drawn = (int32_t)drawn.size();
+    drawn.push_back({{edges[0], edges[1], edges[2]}, (int32_t)t});
     for (int y = y0; y <= y1; y++) {
       const double py = y + 0.5;
       const double row0 = edges[0].y * py + edges[0].z, row1 = edges[1].y * py + edges[1].z,
                    row2 = edges[2].y * py + edges[2].z;
+      float* depths = depth_m + (int64_t)y * width;
+      int32_t* nearest = triangle_ids + (int64_t)y * width;
+      // Without branches, which would be guessed wrong at every edge.
       for (int x = x0; x <= x1; x++) {
         const double px = x + 0.5;
         const double e0 = edges[0].x * px + row0, e1 = edges[1].x * px + row1,
                      e2 = edges[2].x * px + row2;
-        if (!(e0 >= 0 && e1 >= 0 && e2 >= 0)) continue;
-        const double inverse_sum = 1 / (e0 + e1 + e2);
-        const float depth = (float)(size * inverse_sum);
-        const int64_t pixel = (int64_t)y * width + x;
-        if (!(depth >= (float)kNearPlane && depth < depth_m[pixel])) continue;
-        depth_m[pixel] = depth;
-        triangle_ids[pixel] = (int32_t)t;
-        barycentrics[3 * pixel] = (float)(e0 * inverse_sum);
-        barycentrics[3 * pixel + 1] = (float)(e1 * inverse_sum);
-        barycentrics[3 * pixel + 2] = (float)(e2 * inverse_sum);
+        const float depth = (float)(size * (1 / (e0 + e1 + e2)));
+        const bool closer = (e0 >= 0) & (e1 >= 0) & (e2 >= 0) & (depth >= (float)kNearPlane) &
+                            (depth < depths[x]);
+        depths[x] = closer ? depth : depths[x];
+        nearest[x] = closer ? row_of_drawn : nearest[x];
       }
+    }
+  }
+
+  // Where on it a pixel lies is only asked of the nearest triangle.
+  for (int y = 0; y < height; y++) {
+    for (int x = 0; x < width; x++) {
+      const int64_t pixel = (int64_t)y * width + x;
+      if (triangle_ids[pixel] < 0) continue;
+      const Drawn& nearest = drawn[triangle_ids[pixel]];
+      double e[3];
+      for (int i = 0; i < 3; i++) {
+        const Vec3& edge = nearest.edges[i];
+        e[i] = edge.x * (x + 0.5) + (edge.y * (y + 0.5) + edge.z);
+      }
+      const double inverse_sum = 1 / (e[0] + e[1] + e[2]);
+      for (int i = 0; i < 3; i++) barycentrics[3 * pixel + i] = (float)(e[i] * inverse_sum);
+      triangle_ids[pixel] = nearest.triangle;
     }
   }
   return 0;
