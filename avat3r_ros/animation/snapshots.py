@@ -77,13 +77,12 @@ class FullPath:
     def columns(self, code: Float[Tensor, "e"]) -> Float[Tensor, "n c"]:
         """Evaluate the full path at a code: the columns of `groups`, see the module."""
         base, motion = self.prefix.base, self.prefix.motion
-        means, axes = base.gaussians.means, self._still_axes
+        axes = self._still_axes
         if motion is not None and base.num_moving:
             axes = axes.clone()
-            rig_code = code
-            means, axes[base.deforming_start : base.moving_stop] = motion.linear_parts(rig_code)
+            axes[base.deforming_start : base.moving_stop] = motion.half_axes(code)
         if self.network is None:
-            return MILLIMETRES * torch.cat([means, axes], -1)
+            return MILLIMETRES * torch.cat([self.prefix.base_means(code), axes], -1)
         before = self.prefix.base_gaussians(code)
         after = self.network.decode_moved(self.prefix, code, before)
         pixels = slice(0, base.num_pixels)  # the network turns and scales no others
@@ -133,8 +132,20 @@ class FullPath:
 def _changed(axes: Float[Tensor, "n 6"], base: Gaussians, full: Gaussians) -> Float[Tensor, "n 6"]:
     """Half axes of the first Gaussians after their turn and growth from `base` to `full`."""
     count = len(axes)
-    before = matrices_from_quats_wxyz(base.quats_wxyz[:count])
-    after = matrices_from_quats_wxyz(full.quats_wxyz[:count])
-    own = before.transpose(1, 2) @ axes.view(-1, 2, 3).transpose(1, 2)
-    grown = (full.scales[:count] / base.scales[:count])[..., None] * own
-    return (after @ grown).transpose(1, 2).flatten(1)
+    before, after = (g.quats_wxyz[:count].T.contiguous() for g in (base, full))
+    growth = (full.scales[:count] / base.scales[:count]).T
+    back = before * before.new_tensor([[1.0], [-1.0], [-1.0], [-1.0]])
+    p, q = (_turned(after, growth * _turned(back, v)) for v in (axes[:, :3].T, axes[:, 3:].T))
+    return torch.cat([p, q]).T
+
+
+def _turned(
+    quats_wxyz: Float[Tensor, "4 n"], vectors: Float[Tensor, "3 n"]
+) -> Float[Tensor, "3 n"]:
+    """Vectors after a turn by unit quaternions; a third of the time of matrices."""
+    w, x, y, z = quats_wxyz
+    a, b, c = vectors
+    d, e, f = 2 * (y * c - z * b), 2 * (z * a - x * c), 2 * (x * b - y * a)
+    return torch.stack(
+        [a + w * d + y * f - z * e, b + w * e + z * d - x * f, c + w * f + x * e - y * d]
+    )

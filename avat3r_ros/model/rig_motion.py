@@ -263,22 +263,18 @@ class RigMotion:
         return Gaussians(means, quats, scales, opacities, still.colors)
 
     @torch.no_grad()
-    def linear_parts(
-        self, code: Float[Tensor, "e"]
-    ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "d 6"]]:
-        """Return what is linear in the code: the means, and the half axes of deforming Gaussians.
+    def half_axes(self, code: Float[Tensor, "e"]) -> Float[Tensor, "d 6"]:
+        """Return two half axes of each deforming Gaussian in its triangle's plane, end to end.
 
-        Returns:
-            Means of all Gaussians; and two half axes of each deforming one in its triangle's plane,
-            one after the other. `gaussians` returns their principal axes, within `axis_limits`.
+        They are linear in the code, as the means are; `gaussians` returns their principal axes,
+        within `axis_limits`.
         """
-        displacement = self._displacement(code)
-        corners = self._neutral_corners + displacement.unflatten(-1, (3, 3))
+        corners = self._neutral_corners + self._displacement(code).unflatten(-1, (3, 3))
         edges = (corners[:, 1:] - corners[:, :1]).flatten(1)  # (F', 6)
         edges = edges.index_select(0, self._deforming_triangles)
         c = self._shape_coefficients
         axes = [edges[:, :3] * c[:, k : k + 1] + edges[:, 3:] * c[:, k + 2 : k + 3] for k in (0, 1)]
-        return self._means(displacement), torch.cat(axes, -1)
+        return torch.cat(axes, -1)
 
     @property
     def axis_limits(self) -> Float[Tensor, "d 2"]:
