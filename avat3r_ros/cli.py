@@ -257,9 +257,10 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--picture-size",
         type=int,
-        default=256,
+        default=512,
         metavar="PX",
-        help="side of the pictures that are compared; their photos are twice as large",
+        help="side of the pictures that are compared, made-up people's photos twice as large "
+        "(default: 512, as avatars are shown)",
     )
     evaluate.add_argument(
         "--ict-facekit",

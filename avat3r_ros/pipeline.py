@@ -308,9 +308,9 @@ def build_avatar_from_photos(photos: Sequence[Photo], **kwargs: object) -> Build
 
 
 def crop_targets(
-    photos: Sequence[Photo], faces: Sequence[FaceState], result: BuildResult
+    photos: Sequence[Photo], faces: Sequence[FaceState], result: BuildResult, size: int
 ) -> HeadCrops:
-    """Crop further photos of the avatar's person, each with its own fitted camera.
+    """Crop further photos of the avatar's person to `size` pixels, each with its own fitted camera.
 
     The identity stays the avatar's, so that a prediction cannot profit from the photo it predicts.
     Photos of unknown focal length have that of the avatar's photos of their size: one camera.
@@ -343,7 +343,6 @@ def crop_targets(
         },
     )
     images = [photo.image for photo in photos]
-    size = result.views.images.shape[-1]
     return crop_heads(images, cut_out_heads(images, faces), fit, template, size)
 
 

@@ -33,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "expected at least 3 photos for --leave-one-out, and no --references and --targets"
         )
+    if args.picture_size % 16 or args.picture_size < 64:
+        raise ValueError(
+            f"expected --picture-size to be a multiple of 16 from 64 on, got {args.picture_size}"
+        )
     if args.references or args.leave_one_out:
         return evaluate_photos.run(args)
     return _on_people(args)
@@ -45,10 +49,6 @@ def _on_people(args: argparse.Namespace) -> int:
     if args.people < 1 or args.pictures < 0:
         raise ValueError(
             f"expected --people >= 1 and --pictures >= 0, got {args.people} and {args.pictures}"
-        )
-    if args.picture_size % 16 or args.picture_size < 64:
-        raise ValueError(
-            f"expected --picture-size to be a multiple of 16 from 64 on, got {args.picture_size}"
         )
     torch.set_num_threads(1)  # tensors are small, and times of the optimisation can be compared
     template = HeadTemplate.load()

@@ -37,6 +37,9 @@ from avat3r_ros.types import Avatar, Camera, ReferenceViews
 METHODS = ("avatar", "nearest photo on mesh", "all photos on mesh", "nearest photo alone")
 SCORES = ("psnr_db", "ssim", "landmark_distance_px", "identity_distance")
 
+LANDMARK_PX = 256
+"""Side of a picture in whose pixels landmark distances are given, whatever size is compared."""
+
 MIN_REFERENCES = 2
 """A build takes three; of three photos of a person two remain when one is left out."""
 
@@ -59,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
             trained=not args.untrained,
             min_photos=min(MIN_REFERENCES, len(references)),
         )
-        scored, pictures = score_targets(result, [load_photo(path) for path in targets])
+        scored, pictures = score_targets(
+            result, [load_photo(path) for path in targets], args.picture_size
+        )
         rows += scored
         shown += pictures
     mean = {
@@ -70,35 +75,38 @@ def run(args: argparse.Namespace) -> int:
     report = {
         "references": args.references or args.leave_one_out,
         "left out in turn": bool(args.leave_one_out),
+        "picture size, px": args.picture_size,
         "targets": rows,
         "mean": mean,
     }
     write_json(folder / "scores.json", report)
     captions = ("photo that was left out", *METHODS)
     sheet = [(c, [row[i] for row in shown]) for i, c in enumerate(captions)]
-    write_png(contact_sheet(sheet, 256), folder / "side_by_side.png")
+    write_png(contact_sheet(sheet, args.picture_size), folder / "side_by_side.png")
     print(_table(rows, mean))
     print(f"look at {folder / 'side_by_side.png'}; scores in {folder / 'scores.json'}")
     return 0
 
 
 def score_targets(
-    result: BuildResult, targets: Sequence[Photo]
+    result: BuildResult, targets: Sequence[Photo], size: int
 ) -> tuple[list[dict], list[list[np.ndarray]]]:
     """Draw a person by all `METHODS` as each target photo shows them, and compare in the matte.
 
+    Target and predictions are pictures of `size` pixels, whatever the size of the references.
     The targets' cameras and expressions are fitted with the avatar's identity fixed. Photos differ
     in exposure and white balance: one gain per colour brings each prediction to the target, chosen
     for its best PSNR. PSNR and SSIM are taken inside the target's matte on black; the landmark
-    distance is the mean over 468 MediaPipe landmarks, in pixels of the crop, nan where the tracker
-    finds no face in the prediction; the identity distance is that of `identity_distance`.
+    distance is the mean over 468 MediaPipe landmarks, in pixels of a picture of `LANDMARK_PX`, nan
+    where the tracker finds no face in the prediction; the identity distance is that of
+    `identity_distance`.
 
     Returns:
         One row per target: its name, the reference nearest to it, and the scores of each method;
         and for each the pictures: target, then one per method.
     """
     faces = detect_faces([photo.image for photo in targets], [photo.path.name for photo in targets])
-    crops = crop_targets(targets, faces, result)
+    crops = crop_targets(targets, faces, result, size)
     draw = _methods(result.views, result.avatar)
     rows, shown = [], []
     with FaceTracker(smoothing=None, running_mode="image") as tracker:
@@ -113,7 +121,8 @@ def score_targets(
                 row[method] = {
                     "psnr_db": float(psnr(picture, target, mask)),
                     "ssim": float(ssim(picture[None], target[None], mask[None])),
-                    "landmark_distance_px": landmark_distance(seen[:1], seen[1:]),
+                    "landmark_distance_px": landmark_distance(seen[:1], seen[1:])
+                    * (LANDMARK_PX / size),
                     "identity_distance": identity_distance(picture[None], target[None], seen[:1]),
                 }
                 pictures.append(picture)

@@ -172,7 +172,6 @@ def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped
     monkeypatch.setattr(evaluate, "QUICK_OPTIMISE_S", 0.0)
     monkeypatch.setattr(evaluate, "QUICK_PEOPLE", 6)
     command = ["evaluate", "--preset", "debug", "--untrained", "--quick", "--pictures", "1"]
-    command += ["--picture-size", "512"]
     args = make_parser().parse_args([*command, "-o", str(tmp_path)])
     assert evaluate.run(args) == 0
     stored = json.loads((tmp_path / "scores.json").read_text())
@@ -182,8 +181,9 @@ def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped
     assert "report.html" in capsys.readouterr().out
 
 
-def test_sizes_that_do_not_halve_four_times_are_refused():
-    args = make_parser().parse_args(["evaluate", "--picture-size", "250", "-o", "x"])
+@pytest.mark.parametrize("photos", [[], ["--leave-one-out", "a.jpg", "b.jpg", "c.jpg"]])
+def test_sizes_that_do_not_halve_four_times_are_refused(photos):
+    args = make_parser().parse_args(["evaluate", *photos, "--picture-size", "250", "-o", "x"])
     with pytest.raises(ValueError, match="multiple of 16 from 64 on, got 250"):
         evaluate.run(args)
 
