@@ -46,9 +46,9 @@ DARKEST_INTERIOR = 0.3
 WARMING = (1.0, 1.35, 1.4)
 """Powers of the light that is left, by channel: what red walls throw on is red."""
 
-MIN_HAIR_PIXELS, NEAR_SEEN_M = 100, 0.015
+MIN_HAIR_PIXELS, NEAR_SEEN_M, NEAR_HAIR_M = 100, 0.015, 0.004
 """Fewer pixels do not tell what hair looks like where nobody saw it; nearer to anything seen bare
-skin goes on with its colours, whatever it is."""
+skin and hair go on with its colours, whatever it is."""
 
 STREAKS_M, STREAK_LENGTH_M = (0.005, 0.012), 0.04
 """Width of the streaks of hair that nobody saw, fine and coarse, and their length."""
@@ -333,8 +333,9 @@ def _skin_colors(
 ) -> Float[Tensor, "nv 3"]:
     """Colours of the outer skin's vertices: hair is like seen hair, and skin like seen skin.
 
-    Hair ends at a line, and does not fade into the neck over the whole back of the head. Skin near
-    seen hair takes after it, whatever it is there.
+    Hair ends at a line, and does not fade into the neck over the whole back of the head. Near seen
+    surfaces both take after these. Farther off, pixels under hair that look more like skin do not
+    speak for it: foreheads and ears, where the fit is a little wrong, would dye the back.
     """
     triangles = template.triangles.long()
 
@@ -348,14 +349,20 @@ def _skin_colors(
     on_hair = surface_points(hairy[:, None], template, faces, weights)[:, 0] > 0.5
     if min(int(on_hair.sum()), int((~on_hair).sum())) < MIN_HAIR_PIXELS:
         return joint
-    hair = spread(on_hair, colors[on_hair].median(0).values, HAIR_REST_PULL)
     bare = spread(~on_hair, colors[~on_hair].mean(0), REST_PULL)
+    to_hair, to_skin = (
+        (colors - colors[some].median(0).values).norm(dim=-1) for some in (on_hair, ~on_hair)
+    )
+    like_hair = on_hair & (to_hair <= to_skin)
+    hair = spread(like_hair, colors[like_hair].median(0).values, HAIR_REST_PULL)
     points = surface_points(neutral, template, faces, weights).numpy()
     # Sooner made, and asked but once.
     tree = cKDTree(points, balanced_tree=False, compact_nodes=False)
     distance, _ = tree.query(neutral.numpy())
-    near = torch.from_numpy(np.exp(-((distance / NEAR_SEEN_M) ** 2))).float()[:, None]
-    bare = near * joint + (1 - near) * bare
+    hair, bare = (
+        other.lerp(joint, torch.from_numpy(np.exp(-((distance / reach) ** 2))).float()[:, None])
+        for other, reach in ((hair, NEAR_HAIR_M), (bare, NEAR_SEEN_M))
+    )
     return hairy[:, None] * hair + (1 - hairy[:, None]) * bare
 
 

@@ -224,7 +224,8 @@ def fill_unseen_surfaces(
     pixels = ColorSources(seen.colors, triangle_ids, barycentrics, inside)
     sources = color_sources(views, template, placed[0], folds, kept, pixels)
     hairy = (hair.norm(dim=-1) > HAIR_M).float()
-    colors = fill_colors(placed[0], template, group, sources, hairy, faces, weights)
+    on_scalp = hairy.index_fill(0, torch.from_numpy(template.region_vertices("scalp")), 1.0)
+    colors = fill_colors(placed[0], template, group, sources, on_scalp, faces, weights)
     on_hair = surface_points(hairy[:, None], template, faces, weights)[:, 0] > 0.5
     seen_hair = surface_points(hairy[:, None], template, triangle_ids, barycentrics)[:, 0] > 0.5
     colors = streaked_hair(

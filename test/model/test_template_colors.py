@@ -17,14 +17,21 @@ from avat3r_ros.rig import HeadTemplate
 HAIR, FACE = torch.tensor([0.1, 0.08, 0.05]), torch.tensor([0.8, 0.6, 0.5])
 
 
-def colors_from_the_front(hair):
-    """Colours of all vertices when photos show the front half of a head: (template, (nv, 3))."""
+def colors_from_the_front(hair, misread=0.0):
+    """Colours of all vertices when photos show the front half of a head: (template, (nv, 3)).
+
+    Args:
+        hair: Colour of the scalp.
+        misread: Share of its pixels that show the face, as where the fit is a little wrong.
+    """
     template = HeadTemplate.load()
     skin = surface_groups(template) == SKIN
     middles = template.neutral[template.triangles.long()].mean(1)
     seen = (skin & (middles[:, 2] > -0.08)).nonzero()[:, 0]
     scalp = template.region_mask("scalp")
-    colors = torch.where(scalp[seen, None], hair, FACE)
+    rng = np.random.default_rng(0)
+    is_hair = scalp[seen] & torch.from_numpy(rng.random(len(seen)) >= misread)
+    colors = torch.where(is_hair[:, None], hair, FACE)
     weights = torch.full((len(seen), 3), 1 / 3)
     hairy = torch.zeros(len(template.neutral))
     hairy[template.region_vertices("scalp")] = float(hair is HAIR)
@@ -46,6 +53,14 @@ def test_hair_goes_on_over_the_unseen_scalp_and_skin_down_the_unseen_neck():
     assert crown.sum() > 20 and nape.sum() > 5
     assert (found[crown] - HAIR).abs().max() < 0.1
     assert (found[nape] - FACE).abs().max() < 0.15
+
+
+def test_skin_misread_as_hair_does_not_dye_hair_that_nobody_saw():
+    template, found = colors_from_the_front(HAIR, misread=0.4)
+    z = template.neutral[template.region_vertices("scalp"), 2]
+    behind = (z < -0.1) & (z > -0.12)
+    assert behind.sum() > 20
+    assert (found[template.region_vertices("scalp")][behind] - HAIR).abs().max() < 0.1
 
 
 def test_a_bald_head_is_bald_all_over():
