@@ -354,6 +354,8 @@ def _skin_colors(
         (colors - colors[some].median(0).values).norm(dim=-1) for some in (on_hair, ~on_hair)
     )
     like_hair = on_hair & (to_hair <= to_skin)
+    if int(like_hair.sum()) < MIN_HAIR_PIXELS:
+        like_hair = on_hair
     hair = spread(like_hair, colors[like_hair].median(0).values, HAIR_REST_PULL)
     points = surface_points(neutral, template, faces, weights).numpy()
     # Sooner made, and asked but once.
