@@ -223,8 +223,12 @@ class DemoRecorder(Node):
                 refused = BuildAvatar.Result(message="the builder refused the request")
                 result.set_result(refused)
 
-        goal = BuildAvatar.Goal(owner="synthetic operator")
-        self._builder.send_goal_async(goal, self._on_feedback).add_done_callback(on_accepted)
+        def send() -> None:
+            goal = BuildAvatar.Goal(owner="synthetic operator")
+            self._builder.send_goal_async(goal, self._on_feedback).add_done_callback(on_accepted)
+
+        # By the thread that takes answers: rclpy drops one that comes before it has noted the goal.
+        self.executor.create_task(send)
         return result
 
     def check_build(self, result: Future) -> None:
