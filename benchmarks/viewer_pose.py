@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +42,7 @@ from avat3r_ros.nodes.expression_driver import face_from_sample
 from avat3r_ros.nodes.images import msg_from_image
 from avat3r_ros.nodes.paths import node_environment
 from avat3r_ros.nodes.qos import EXPRESSION_OFFER
+from avat3r_ros.nodes.spinning import spinning
 from avat3r_ros.nodes.status_line import GraphWatch
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "viewer_pose.json"
@@ -151,31 +153,31 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     try:
         for command in nodes[1:] if args.tracker else nodes[2:]:  # this process is the camera
             processes.start(command)
-        headset = Headset(node, args.rate, "left/" if args.stereo else "")
-        if args.tracker:
-            Camera(node, face_image(args.image, 640, 480))
-        else:
-            Talker(node)
-        _spin_until(node, lambda: len(headset.shown) >= 30, START_S, processes)
-        _spin_until(node, lambda: False, WARM_UP_S, processes)
-        headset.shown.clear()
-        watch = GraphWatch(node)
-        _spin_until(node, lambda: False, args.seconds, processes)
-        medians = {stage: watch.median_ms(name, stage) for name, stage in STAGES}
-        return report(headset, args.seconds) | {"stage_medians_ms": medians}
+        with spinning(node):
+            headset = Headset(node, args.rate, "left/" if args.stereo else "")
+            if args.tracker:
+                Camera(node, face_image(args.image, 640, 480))
+            else:
+                Talker(node)
+            _wait(processes, START_S, lambda: len(headset.shown) >= 30)
+            _wait(processes, WARM_UP_S)
+            headset.shown.clear()
+            watch = GraphWatch(node)
+            _wait(processes, args.seconds)
+            medians = {stage: watch.median_ms(name, stage) for name, stage in STAGES}
     finally:
         processes.stop()
-        node.destroy_node()
+    return report(headset, args.seconds) | {"stage_medians_ms": medians}
 
 
-def _spin_until(node, done, seconds: float, processes: supervisor.NodeProcesses) -> None:
-    executor = rclpy.executors.SingleThreadedExecutor()
-    executor.add_node(node)
+def _wait(
+    processes: supervisor.NodeProcesses, seconds: float, done: Callable[[], bool] = lambda: False
+) -> None:
+    """Let the graph run, and say so if a node dies."""
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s and not done():
-        executor.spin_once(timeout_sec=0.1)
         processes.check()
-    executor.remove_node(node)
+        time.sleep(0.1)
 
 
 def main() -> None:
@@ -196,7 +198,6 @@ def main() -> None:
     rclpy.init()
     settings = {"machine": f"{processor()}, {os.cpu_count()} cores", "load": os.getloadavg()[0]}
     result = settings | vars(args) | measure(args)
-    rclpy.try_shutdown()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
