@@ -49,21 +49,21 @@ class PresenceConfig:
         hold_after_s: Silence after which the state is HOLD; several missed frames at 30 Hz.
         neutral_after_s: Silence after which the face eases to its neutral expression. Also how long
             a source must have been silent before another one may take over.
-        ease_s: How long the easing takes; longer is calmer.
+        ease_s: How long the easing takes; longer is calmer, 0 jumps.
         placeholder_after_s: Silence after which a placeholder picture replaces the avatar.
-        fade_s: How long the placeholder takes to appear and to vanish.
+        fade_s: How long the placeholder takes to appear and to vanish; 0 is at once.
         return_s: How long the face takes from what is shown to the operator's when codes come
-            again.
+            again; 0 is at once.
         max_delay_s: A code that took this much longer than the fastest one is refused as old.
         driver: frame_id of the only source whose codes are taken; empty: who comes first drives.
     """
 
     hold_after_s: float = ranged(0.22, 0.02, 10.0)
     neutral_after_s: float = ranged(1.5, 0.05, 60.0)
-    ease_s: float = ranged(0.6, 0.01, 10.0)
+    ease_s: float = ranged(0.6, 0.0, 10.0)
     placeholder_after_s: float = ranged(5.0, 0.1, 3600.0)
-    fade_s: float = ranged(0.4, 0.01, 10.0)
-    return_s: float = ranged(0.25, 0.01, 10.0)
+    fade_s: float = ranged(0.4, 0.0, 10.0)
+    return_s: float = ranged(0.25, 0.0, 10.0)
     max_delay_s: float = ranged(1.0, 0.05, 60.0)
     driver: str = ""
 
@@ -168,13 +168,13 @@ class OperatorPresence:
         if silence_s < config.neutral_after_s:
             lasts_s = config.neutral_after_s - silence_s
             return Presence(State.HOLD, code, self._stamp_s, silence_s, veil, easing, lasts_s)
-        eased = _smooth((silence_s - config.neutral_after_s) / config.ease_s)
+        eased = _eased(silence_s - config.neutral_after_s, config.ease_s)
         code = (code * (1.0 - eased)).astype(np.float32)
         if silence_s < config.placeholder_after_s:
             easing = easing or bool(eased < 1.0)
             lasts_s = config.placeholder_after_s - silence_s
             return Presence(State.NEUTRAL, code, None, silence_s, veil, easing, lasts_s)
-        faded = _smooth((silence_s - config.placeholder_after_s) / config.fade_s)
+        faded = _eased(silence_s - config.placeholder_after_s, config.fade_s)
         veil = max(veil, faded)
         return Presence(State.PLACEHOLDER, code, None, silence_s, veil, bool(faded < 1.0))
 
@@ -183,10 +183,10 @@ class OperatorPresence:
         before, since_s, config = self._before, now_s - self._back_s, self._config
         if before is None or since_s >= max(config.return_s, config.fade_s):
             return self._code, 0.0, False
-        code, share = self._code, _smooth(since_s / config.return_s)
+        code, share = self._code, _eased(since_s, config.return_s)
         if before.code is not None and len(before.code) == len(code):
             code = (before.code + share * (code - before.code)).astype(np.float32)
-        return code, before.veil * (1.0 - _smooth(since_s / config.fade_s)), True
+        return code, before.veil * (1.0 - _eased(since_s, config.fade_s)), True
 
     def _check_source(self, source: str, silence_s: float) -> None:
         wanted, after_s = self._config.driver, self._config.neutral_after_s
@@ -218,7 +218,7 @@ class OperatorPresence:
         return bool(long_enough and len(self._strangers) >= 5)
 
 
-def _smooth(share: float) -> float:
-    """Ease in and out: 0 to 1 without a jump in speed."""
-    share = min(max(share, 0.0), 1.0)
+def _eased(elapsed_s: float, lasts_s: float) -> float:
+    """Ease in and out: 0 to 1 without a jump in speed; 1 at once where it lasts no time."""
+    share = 1.0 if elapsed_s >= lasts_s else max(elapsed_s, 0.0) / lasts_s
     return share * share * (3.0 - 2.0 * share)

@@ -146,6 +146,22 @@ def test_the_way_back_to_live_has_no_jump(silence_s):
     assert before.veil == 0 and not before.easing
 
 
+def test_without_easing_every_change_is_whole_at_once():
+    presence = OperatorPresence(PresenceConfig(ease_s=0.0, fade_s=0.0, return_s=0.0))
+    presence.observe(CODE, stamp_s=100.0, now_s=0.0)
+    for silence_s, state, code, veil in (
+        (0.0, State.LIVE, CODE, 0.0),
+        (1.5, State.NEUTRAL, 0 * CODE, 0.0),
+        (5.0, State.PLACEHOLDER, 0 * CODE, 1.0),
+    ):
+        seen = presence.at(silence_s)
+        assert (seen.state, seen.veil, seen.easing) == (state, veil, False)
+        np.testing.assert_array_equal(seen.code, code)
+    presence.observe(CODE, stamp_s=160.0, now_s=60.0)
+    np.testing.assert_array_equal(presence.at(60.0).code, CODE)
+    assert presence.at(60.0).veil == 0.0
+
+
 def test_the_first_operator_appears_from_the_placeholder():
     presence = observed_at_zero()
     assert presence.at(0.0).veil == 1.0 and 0.0 < presence.at(0.2).veil < 1.0

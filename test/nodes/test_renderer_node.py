@@ -30,8 +30,9 @@ SMALL = {
     "view__height": 32,
     "num_threads": 1,
     "idle_rate_hz": 30.0,
-    "presence__fade_s": 0.01,
-    "presence__return_s": 0.01,
+    # The first picture of a code is then all it will be, however slow the machine.
+    "presence__fade_s": 0.0,
+    "presence__return_s": 0.0,
 }
 QUICK = {
     "presence__hold_after_s": 0.3,
@@ -80,14 +81,13 @@ class Stage:
         return msg
 
     def frame_with(self, stamp):
-        """The newest frame with this stamp, when the face has eased to its expression."""
+        """The newest frame with this stamp, once there is one."""
 
-        def still():
-            pictures = [bytes(f.data) for f in self.frames if f.header.stamp == stamp]
-            return len(pictures) > 3 and len(set(pictures[-3:])) == 1
+        def found():
+            return [f for f in self.frames if f.header.stamp == stamp]
 
-        self.graph.until(still, f"no picture at rest with {stamp}")
-        return [f for f in self.frames if f.header.stamp == stamp][-1]
+        self.graph.until(found, f"no picture with {stamp}")
+        return found()[-1]
 
     def state(self):
         return self.statuses[-1].state if self.statuses else None
