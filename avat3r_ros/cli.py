@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--accept-licence", action="store_true", help="agree to the licence that --download shows"
     )
 
-    build = _command(subparsers, "build", "Build an avatar from 3 to 6 photos, one or a video.")
+    build = _command(subparsers, "build", "Build an avatar from 1 to 6 photos or a video.")
     build.add_argument("photos", nargs="*", help="photos of one person, any order")
     build.add_argument("--video", help="choose the views from this video instead")
     build.add_argument("--views", type=int, default=4, help="views to choose from a video (3-6)")

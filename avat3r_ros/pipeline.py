@@ -40,6 +40,14 @@ logger = logging.getLogger(__name__)
 MIN_VIEWS, MAX_VIEWS = 3, 6
 """The network was trained with 4 views and accepts 3 to 6."""
 
+MIN_PHOTOS = 2
+"""Fewest photos without a lift, which is for one."""
+
+TWO_PHOTOS = (
+    "made from two photos, without the trained weights: they take 3 and more; one more, the head "
+    "turned to a side that is not seen yet, looks more like the person"
+)
+
 MAX_IMAGE_SIZE = 1024
 """Larger crops make a million Gaussians, which no renderer of ours draws at display rate."""
 
@@ -118,12 +126,11 @@ def build_avatar_from_images(
     features: FeatureExtractor | None = None,
     lift: Lift | PictureLift | None = HEADS,
     compiled: bool = False,
-    min_photos: int = MIN_VIEWS,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     metadata: dict | None = None,
 ) -> BuildResult:
-    """Build an avatar from 3 to 6 photos of one person, or from a single one.
+    """Build an avatar from 2 to 6 photos of one person, or from a single one.
 
     Args:
         images: RGB uint8 (H, W, 3); sizes and expressions may differ.
@@ -132,39 +139,39 @@ def build_avatar_from_images(
         focals_px: Focal length of each image in pixels, None where unknown.
         preset: Network preset (`model.preset`).
         trained: Use the preset's shipped weights; False builds on the untrained base guess, and so
-            do a lifted photo and position maps other than the template's: the weights were trained
-            with those and with photos.
+            do a lifted photo, two photos, and position maps other than the template's: the weights
+            were trained with those and with 3 photos and more.
         network: Used instead of a preset, e.g. to compare variants.
         image_size: Side of the crops in pixels, each of which may become a Gaussian: finer heads
             for more work per frame. The network's own size if None, which is the least.
         position_prior: Where the crops' pixels lie; from the fitted template unless another
             back-end is given (`priors.choice.position_prior`).
         features: What makes the feature maps of a network that was trained with some.
-        lift: What makes further views of a single photo; None refuses it. Unused with several.
+        lift: What makes further views of a single photo, or of the only one that can be used; None
+            refuses it. Unused with several.
         compiled: Also make the compiled animation, quickly (`animation.quick`).
-        min_photos: Fewest photos to build from. Two do, on the untrained base guess, to compare
-            what they predict of a third.
         progress: Called with a stage name and the fraction done in [0, 1].
         cancelled: Polled between stages.
         metadata: Owner, consent and other JSON data to keep in the avatar.
 
     Raises:
-        BuildError: Too few or too many images, fewer than 3 that show exactly one face, or
+        BuildError: Too few or too many images that show exactly one face, or
             features that do not fit the network.
         BuildCancelledError: `cancelled` returned True.
     """
     names = list(names) if names is not None else [f"photo {i + 1}" for i in range(len(images))]
-    single = len(images) == 1 and lift is not None
-    if not (single or min_photos <= len(images) <= MAX_VIEWS):
+    fewest = MIN_PHOTOS if lift is None else 1
+    if not fewest <= len(images) <= MAX_VIEWS:
         raise BuildError(
-            f"expected {min_photos} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
+            f"expected {fewest} to {MAX_VIEWS} photos of one person (4 is best: front, left, "
             f"right and one from above or below), got {len(images)}"
         )
-    if network is None:
+    ours = network is None
+    if ours:
         # Shipped weights correct the errors of the template's fit, and of nothing else: on lifted
         # views they lose 0.5 to 1.5 dB (benchmarks/lift.py). They take no two photos.
-        fitting = position_prior is TEMPLATE and len(images) >= MIN_VIEWS
-        network = load_network(preset, trained=trained and fitting)
+        trained = trained and position_prior is TEMPLATE and len(images) >= MIN_VIEWS
+        network = load_network(preset, trained=trained)
     _check_features(network, features)
     image_size = image_size or network.config.image_size
     if not network.config.image_size <= image_size <= MAX_IMAGE_SIZE:
@@ -188,14 +195,15 @@ def build_avatar_from_images(
     to_cut = [images[i] for i in usable], [faces[i] for i in usable]
     with meanwhile(cut_out_heads, *to_cut) as cutting:
         try:
-            choice = choose_photos(
-                images, faces, names, focals, template, 1 if single else min_photos
-            )
+            choice = choose_photos(images, faces, names, focals, template, fewest)
         except ValueError as error:
             raise BuildError(str(error)) from error
         images, names, faces, focals = (
             [given[i] for i in choice.kept] for given in (images, names, faces, focals)
         )
+        single = len(images) == 1
+        if ours and trained and len(images) < MIN_VIEWS:
+            network = load_network(preset, trained=False)
 
         height = faces[0].box_px[3] - faces[0].box_px[1]
         if single and height < MIN_SINGLE_FACE_PX:
@@ -244,6 +252,8 @@ def build_avatar_from_images(
 
     step("building the avatar", 0.75)
     about_views = [_lift_warning(lift.name)] if single else side_warnings(fit)
+    if len(faces) == MIN_PHOTOS:
+        about_views.append(TWO_PHOTOS)
     about_views += crown_warnings(fit, [image.shape[1::-1] for image in images], template)
     warnings = choice.warnings + about_views + photo_warnings(fit, faces, names)
     for warning in warnings:

@@ -63,6 +63,10 @@ MIN_RELATIVE_SHARPNESS = 0.25
 """To the sharpest photo. Ours: photos at arm's length that look equally sharp differ by a half."""
 
 
+ENOUGH = 3
+"""Good photos that must remain where one is left out for what it shows."""
+
+
 @dataclass(frozen=True)
 class PhotoChoice:
     """What became of a set of photos.
@@ -96,7 +100,7 @@ def choose_photos(
     template: HeadTemplate,
     min_photos: int,
 ) -> PhotoChoice:
-    """Leave out photos that would spoil the head, as long as `min_photos` remain.
+    """Leave out photos without a face, and those that would spoil the head while 3 remain.
 
     Args:
         images: RGB uint8 (H, W, 3).
@@ -104,7 +108,7 @@ def choose_photos(
         names: How to call each.
         focals_px: Focal length of each, None where unknown.
         template: The head model.
-        min_photos: Fewest photos to keep.
+        min_photos: Fewest photos that must show a face.
 
     Raises:
         ValueError: Fewer photos than that show exactly one face; all problems are named.
@@ -131,15 +135,15 @@ def choose_photos(
     with HandFinder() as finder:
         hands = {i: finder.over_face(images[i], faces[i]) for i in kept}
     hands = {i: hand for i, hand in hands.items() if hand.share > 0}
-    kept, said = _without_hands(kept, hands, distances, names, min_photos)
+    kept, said = _without_hands(kept, hands, distances, names)
     warnings += said
     before = kept
-    kept, said = _of_one_person(kept, distances, names, min_photos)
+    kept, said = _of_one_person(kept, distances, names)
     warnings += said
     if said and kept == before:
         return PhotoChoice(kept, warnings)
 
-    while len(kept) >= 3:
+    while len(kept) >= ENOUGH:
         frontal = _frontal_faces(images, faces, focals_px, kept, template)
         gaps = _gaps(frontal, len(kept))
         from_others = [_median_distance(i, kept, distances) for i in kept]
@@ -147,7 +151,7 @@ def choose_photos(
         worst = int(np.argmax([badness for badness, _ in found]))
         badness, sentence = found[worst]
         name = names[kept[worst]]
-        if badness < 1.0 or len(kept) == min_photos:
+        if badness < 1.0 or len(kept) == ENOUGH:
             if sentence and kept[worst] not in hands:
                 warnings.append(f"{name}: {sentence}")
             warnings += _mirrored(frontal, [names[i] for i in kept])
@@ -162,7 +166,6 @@ def _without_hands(
     hands: dict[int, HandOverFace],
     distances: Float[np.ndarray, "n n"],
     names: Sequence[str],
-    min_photos: int,
 ) -> tuple[list[int], list[str]]:
     """Leave out photos with a hand before the face, the largest first, while enough remain.
 
@@ -174,7 +177,7 @@ def _without_hands(
         if len(kept) > 1:
             clear |= _median_distance(i, kept, distances) > UNLIKE_DISTANCE
         sentence = "a hand covers part of the face" if clear else "perhaps a hand before the face"
-        if clear and len(kept) > min_photos:
+        if clear and len(kept) > ENOUGH:
             kept.remove(i)
             warnings.append(f"{names[i]}: {sentence}; take it away (built without this photo)")
         else:
@@ -199,7 +202,6 @@ def _of_one_person(
     kept: list[int],
     distances: Float[np.ndarray, "n n"],
     names: Sequence[str],
-    min_photos: int,
 ) -> tuple[list[int], list[str]]:
     """Leave out strangers where it is clear who they are and enough photos remain."""
     groups = [[kept[i] for i in group] for group in people(distances[np.ix_(kept, kept)])]
@@ -212,7 +214,7 @@ def _of_one_person(
             f"these photos look like {len(groups)} people: {described} ({apart:.2f} apart, one "
             f"person's photos are nearer than {SAME_PERSON}); use photos of one person"
         ]
-    left_out = len(groups[0]) >= min_photos
+    left_out = len(groups[0]) >= ENOUGH
     warnings = []
     for i in (i for i in kept if i not in groups[0]):
         distance = _median_distance(i, groups[0], distances)

@@ -1,6 +1,7 @@
 """`avat3r build`: photos or a video to an .avat3r file."""
 
 import argparse
+import logging
 import pathlib
 from collections.abc import Callable
 
@@ -15,10 +16,12 @@ from avat3r_ros.capture.video import iter_frames
 from avat3r_ros.commands._arguments import output_path
 from avat3r_ros.commands.build_report import write_build_report
 from avat3r_ros.lift.choice import single_image_lift
-from avat3r_ros.pipeline import build_avatar_from_images, build_avatar_from_photos
+from avat3r_ros.pipeline import MIN_VIEWS, build_avatar_from_images, build_avatar_from_photos
 from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
+
+logger = logging.getLogger(__name__)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,7 +101,7 @@ def select_from_video(path: str | pathlib.Path, num_views: int):
     The video is read twice: what is before a face at times is told from how it looks all the time.
 
     Raises:
-        ValueError: The video ends before enough usable views were seen; says what was missing.
+        ValueError: The video shows no usable view; says what was missing.
     """
     faces, usual = [], UsualFace(HeadTemplate.load())
     with FaceTracker(smoothing=None) as tracker:
@@ -115,10 +118,12 @@ def select_from_video(path: str | pathlib.Path, num_views: int):
             if not (abs(strange_s - face.stamp_s) < usual.nearby_s).any():
                 selector.offer(image, face)
     selected = selector.selected()
-    if len(selected) < 3:
-        raise ValueError(
-            f"{path}: only {len(selected)} usable views of a face found, expected at least 3; "
-            "film the face, with nothing before it, while the head turns slowly left, right, up "
-            "and down"
-        )
+    remedy = (
+        "film the face, with nothing before it, while the head turns slowly left, right, up and "
+        "down"
+    )
+    if not selected:
+        raise ValueError(f"{path}: no usable view of a face found; {remedy}")
+    if len(selected) < MIN_VIEWS:
+        logger.warning("%s: only %d usable views of a face found; %s", path, len(selected), remedy)
     return [frame.image for frame in selected], [frame.face for frame in selected]

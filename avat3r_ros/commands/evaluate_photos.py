@@ -40,9 +40,6 @@ SCORES = ("psnr_db", "ssim", "landmark_distance_px", "identity_distance")
 LANDMARK_PX = 256
 """Side of a picture in whose pixels landmark distances are given, whatever size is compared."""
 
-MIN_REFERENCES = 2
-"""A build takes three; of three photos of a person two remain when one is left out."""
-
 Draw = Callable[[Float[Tensor, "e"], Camera], Float[Tensor, "3 h w"]]
 
 
@@ -60,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
             [load_photo(path) for path in references],
             preset=args.preset,
             trained=not args.untrained,
-            min_photos=min(MIN_REFERENCES, len(references)),
         )
         scored, pictures = score_targets(
             result, [load_photo(path) for path in targets], args.picture_size

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from avat3r_ros.lift.long_hair import hanging_hair
 from avat3r_ros.lift.photo import PhotoOnHead
 from avat3r_ros.mattes import SEEN_MASK
-from avat3r_ros.priors.hair import MAX_THICKNESS_M, observe_hair
+from avat3r_ros.priors.hair import covered_vertices, hair_thickness, observe_hair
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.rig.fields import follow
 from avat3r_ros.rig.looks import (
@@ -72,10 +72,11 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     whole = view.mask
     view.mask = np.where(_not_hair(photo), 0.0, whole)
     thickness, valid = observe_hair(view, photo.normals, outer, hairy)
-    view.mask = whole
     beside_scalp = np.ones(count, bool)
     beside_scalp[template.region_vertices("scalp")] = False
     thickness[beside_scalp & (thickness < STRAND_M)] = 0
+    # Ears stand off as the fit does not know, collars off the neck; `hanging_hair` looks there.
+    valid[template.region_vertices("ears", "neck")] = False
     thick = valid & (thickness > 0)
 
     observed, weights = np.zeros((count, HAIR_CHANNELS)), np.zeros((count, HAIR_CHANNELS))
@@ -86,18 +87,20 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     weights[:, 1] = OUTLINE_WEIGHT * valid
     guess = looks.complete(observed, weights / HAIR_NOISE**2)
 
-    def followed(channel: int) -> np.ndarray:
-        one = slice(channel, channel + 1)
-        return follow(
-            guess[:, one], observed[:, one], weights[:, channel], photo.laplacian, SMOOTHNESS
-        )
-
     # Where the photo shows hair there is some, and its surroundings follow.
-    even = follow(np.zeros((count, 1)), followed(0), np.ones(count), photo.laplacian, EVENNESS)
+    first = slice(0, 1)
+    presence = follow(
+        guess[:, first], observed[:, first], weights[:, 0], photo.laplacian, SMOOTHNESS
+    )
+    even = follow(np.zeros((count, 1)), presence, np.ones(count), photo.laplacian, EVENNESS)
     present = hairy & (even[:, 0] > 0.5)
-    metres = (followed(1)[:, 0] * THICKNESS_UNIT_M).clip(0, MAX_THICKNESS_M)
-    thickness_m = np.maximum(np.where(present, metres, 0.0), hanging_hair(photo))
-    return Shell(present | (thickness_m > 0), thickness_m)
+    # Over bald skin the shell is what the fitted skull lacks.
+    covered = covered_vertices([view], template, photo.normals, photo.laplacian)
+    covered[template.region_vertices("ears", "neck")] = False
+    metres = hair_thickness([view], template, photo.normals, looks, present | covered)
+    view.mask = whole
+    hanging = hanging_hair(photo)
+    return Shell(present | (hanging > 0), np.maximum(metres, hanging))
 
 
 def _hairy(template: HeadTemplate) -> Bool[np.ndarray, "v"]:
@@ -123,7 +126,10 @@ def _not_hair(photo: PhotoOnHead) -> Bool[np.ndarray, "h w"]:
     hair = _hair_color(photo)
     if hair is None:
         return below
-    return below & (np.linalg.norm(photo.log_photo - hair, axis=-1) > LIKE_HAIR)
+    to_hair, to_skin = (
+        np.linalg.norm(photo.log_photo - color, axis=-1) for color in (hair, photo.skin_color())
+    )
+    return below & (to_hair > np.minimum(to_skin, LIKE_HAIR))
 
 
 def _hair_color(photo: PhotoOnHead) -> Float[np.ndarray, "3"] | None:
@@ -136,14 +142,19 @@ def _hair_color(photo: PhotoOnHead) -> Float[np.ndarray, "3"] | None:
 
 def _by_color(photo: PhotoOnHead) -> tuple[Float[np.ndarray, "v"], Float[np.ndarray, "v"]]:
     """Whether a vertex over the brows looks like hair, and how surely, [0, 1] each."""
-    seen, colors = photo.look()
-    upper = np.zeros(len(seen), bool)
+    upper = np.zeros(len(photo.normals), bool)
     upper[photo.template.region_vertices("scalp", "skin")] = True
     upper &= photo.view.vertices[:, 1] > _top_of_brows(photo) + ABOVE_BROWS_M
+    share = _like_hair(photo)
+    return (share > 0.5).astype(float), photo.hair_trust() * upper * np.abs(2 * share - 1)
+
+
+def _like_hair(photo: PhotoOnHead) -> Float[np.ndarray, "v"]:
+    """How much more a vertex looks like hair than like skin, [0, 1]; of those that are seen."""
+    _, colors = photo.look()
     from_skin = np.linalg.norm(colors - photo.skin_color(), axis=1)
     hair = _hair_color(photo)
     from_hair = (
         2 * TYPICAL_APART - from_skin if hair is None else np.linalg.norm(colors - hair, axis=1)
     )
-    share = 1 / (1 + np.exp((from_hair**2 - from_skin**2) / (2 * COLOR_SPREAD**2)))
-    return (share > 0.5).astype(float), seen * upper * np.abs(2 * share - 1)
+    return 1 / (1 + np.exp((from_hair**2 - from_skin**2) / (2 * COLOR_SPREAD**2)))

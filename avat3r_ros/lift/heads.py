@@ -129,9 +129,10 @@ class _WholeHead:
         self.photo, self.looks, self.chin = photo, looks, chin
         self.mirror = mirrored_vertices(photo.template)
         self.shell = find_hair(photo, looks.hair)
-        photo.draw_hair(self.shell.thickness_m)
+        photo.draw_hair(self.shell.thickness_m, self.shell.present)
         photo.leave_out(self._clothes())
         self.seen, colors = photo.look()
+        self.own = np.where(photo.hair, photo.hair_trust(), self.seen)
         same = self.shell.present == self.shell.present[self.mirror]
         self.alike = photo.narrowed(self.seen, same)
         self.log_colors = self._complete(colors)
@@ -202,7 +203,7 @@ class _WholeHead:
         on = ids >= 0
         corners, shares = photo.view.triangles[ids[on]], shares[on].astype(np.float64)
         low = mix(self.log_colors, corners, shares)
-        direct, own = photo.at(corners, shares, self.seen)
+        direct, own = photo.at(corners, shares, self.own)
         opposite = self.mirror[corners]
         mirrored, other = photo.at(opposite, shares, self.alike)
         detail = (mirrored - mix(self.log_colors, opposite, shares)).clip(-MAX_DETAIL, MAX_DETAIL)

@@ -18,6 +18,9 @@ SOLID_MASK = 0.95
 FULL_FACING, NO_FACING = 0.5, 0.2
 """Cosines between which the photo fades into what is guessed: beyond, its pixels are smeared."""
 
+FULL_FACING_HAIR, NO_FACING_HAIR = 0.3, 0.1
+"""The same for hair: strands that are stretched are still hair, where skin becomes stripes."""
+
 MIN_SHOWN = 0.3
 """Pixels' worth of surroundings that a vertex must have to be seen."""
 
@@ -30,6 +33,7 @@ class PhotoOnHead:
         view: The head in the photo; bald until hair is drawn over it.
         normals: (v, 3) coarse outward normals of the bald head.
         surface_normals: (v, 3) the same of what is drawn.
+        hair: (v,) which vertices carry hair; none until it is drawn.
         laplacian: Of the template's mesh.
         log_photo: (h, w, 3) log sRGB, the background taken off.
         solid: (h, w) which pixels show the head alone.
@@ -45,6 +49,7 @@ class PhotoOnHead:
         self.laplacian = graph_laplacian(len(template.neutral), template.triangles.numpy())
         self.identity = crops.identity
         self.normals = self.surface_normals = template.coarse_normals(crops.identity).numpy()
+        self.hair = np.zeros(len(self.normals), bool)
         self.view = ReferenceView(crops, template, 0)
         alpha = self.view.mask
         rgb = crops.images[0].movedim(0, -1).double().numpy()
@@ -63,8 +68,11 @@ class PhotoOnHead:
         """Median log colour of the face."""
         return np.median(self.log_photo[self.solid & self.shows("skin")], axis=0)
 
-    def draw_hair(self, thickness_m: Float[np.ndarray, "v"]) -> None:
-        """Draw hair of this thickness over the bald head."""
+    def draw_hair(
+        self, thickness_m: Float[np.ndarray, "v"], present: Bool[np.ndarray, "v"]
+    ) -> None:
+        """Draw a shell of this thickness over the bald head, which is hair where it is present."""
+        self.hair = present
         offset = thickness_m[:, None] * self.normals
         self.view.draw(offset)
         self.surface_normals = self.template.coarse_normals(
@@ -83,28 +91,42 @@ class PhotoOnHead:
         corners = view.triangles[view.ids[on]]
         normals = mix(self.surface_normals, corners, view.weights[on].astype(np.float64))
         outer = self.template.region_mask(*OUTER_REGIONS).numpy()[view.ids[on]]
+        slant = np.where(self.hair[corners].all(1), NO_FACING_HAIR, NO_FACING)
         smeared = ~on
-        smeared[on] = outer & (view.facing(view.points[on], normals) < NO_FACING)
+        smeared[on] = outer & (view.facing(view.points[on], normals) < slant)
         return smeared
 
     def look(self) -> tuple[Float[np.ndarray, "v"], Float[np.ndarray, "v 3"]]:
         """Trust in the photo at each vertex [0, 1], and its log colour there."""
-        view, count = self.view, len(self.template.neutral)
+        view = self.view
         on = view.on_mesh & self.solid
         corners, shares = view.triangles[view.ids[on]], view.weights[on]
-        weight, total = np.zeros(count), np.zeros((count, 3))
-        np.add.at(weight, corners, shares)
+        weight = self._shown()
+        total = np.zeros((len(weight), 3))
         for channel in range(3):
             values = shares * self.log_photo[on][:, channel, None]
             np.add.at(total[:, channel], corners, values)
-        shown = weight.clip(0, 1)
         vertices = torch.from_numpy(view.vertices)
         fine = self.template.vertex_normals(vertices).double().numpy()
         facing = np.minimum(
             view.facing(view.vertices, fine), view.facing(view.vertices, self.surface_normals)
         )
         trust = _smoothstep((facing - NO_FACING) / (FULL_FACING - NO_FACING))
-        return self.narrowed(trust, shown > MIN_SHOWN), total / np.maximum(weight, 1e-9)[:, None]
+        return self.narrowed(trust, weight > MIN_SHOWN), total / np.maximum(weight, 1e-9)[:, None]
+
+    def hair_trust(self) -> Float[np.ndarray, "v"]:
+        """Trust in the photo at each vertex [0, 1], where it shows hair."""
+        facing = self.view.facing(self.view.vertices, self.surface_normals)
+        trust = _smoothstep((facing - NO_FACING_HAIR) / (FULL_FACING_HAIR - NO_FACING_HAIR))
+        return self.narrowed(trust, self._shown() > MIN_SHOWN)
+
+    def _shown(self) -> Float[np.ndarray, "v"]:
+        """Pixels' worth of surroundings of each vertex."""
+        view = self.view
+        on = view.on_mesh & self.solid
+        weight = np.zeros(len(view.vertices))
+        np.add.at(weight, view.triangles[view.ids[on]], view.weights[on])
+        return weight
 
     def narrowed(
         self, trust: Float[np.ndarray, "v"], where: Bool[np.ndarray, "v"]

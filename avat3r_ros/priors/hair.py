@@ -65,6 +65,7 @@ def hair_thickness(
     template: HeadTemplate,
     normals: np.ndarray,
     looks: Components | None = None,
+    hairy: np.ndarray | None = None,
 ) -> np.ndarray:
     """Estimate the thickness of hair over every vertex.
 
@@ -73,6 +74,7 @@ def hair_thickness(
         template: The head model.
         normals: (v, 3) coarse outward normals of the person's resting head.
         looks: `HeadLooks.hair`; the shipped one if None.
+        hairy: (v,) which vertices may carry hair; from what the views say of it if None.
 
     Returns:
         (v,) metres along the normals; 0 where there is no hair.
@@ -80,7 +82,8 @@ def hair_thickness(
     looks = HeadLooks.load().hair if looks is None else looks
     outer = template.region_vertices("skin", "scalp", "neck", "ears", "brows", "lips")
     laplacian = graph_laplacian(len(normals), template.triangles.numpy())
-    hairy = _hairy(views, template, normals, laplacian)
+    if hairy is None:
+        hairy = covered_vertices(views, template, normals, laplacian)
 
     def completed(total: np.ndarray, count: np.ndarray) -> np.ndarray:
         weights = np.where(hairy, count, 0.0)
@@ -106,7 +109,7 @@ def hair_thickness(
     return thickness
 
 
-def _hairy(
+def covered_vertices(
     views: list[ReferenceView],
     template: HeadTemplate,
     normals: np.ndarray,

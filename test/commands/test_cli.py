@@ -190,7 +190,7 @@ def test_mistakes_end_in_one_line(arguments, message, capsys, tmp_path, monkeypa
 def test_one_photo_says_what_is_missing_without_the_lift(workplace, capsys):
     arguments = ["build", str(workplace / "photo0.png"), "-o", str(workplace / "one.avat3r")]
     assert main([*arguments, "--lift", "off"]) == 1
-    assert "expected 3 to 6 photos" in capsys.readouterr().err
+    assert "expected 2 to 6 photos" in capsys.readouterr().err
     assert not (workplace / "one.avat3r").exists()
 
 
@@ -208,10 +208,31 @@ def test_one_photo_becomes_an_avatar_that_says_what_was_guessed(workplace, capsy
     output.unlink()
 
 
-def test_a_photo_without_a_face_is_named(workplace, capsys):
+def test_two_usable_photos_of_three_become_an_avatar_that_asks_for_one_more(workplace, capsys):
+    output = workplace / "two.avat3r"
     photos = [str(workplace / name) for name in ("photo0.png", "photo1.png", "wall.png")]
-    assert main(["build", *photos, "-o", str(workplace / "bad.avat3r")]) == 1
+    assert main(["build", *photos, "-o", str(output), "--no-compile", "--no-report"]) == 0
+    said = capsys.readouterr().out
+    assert "warning: wall.png: no face found" in said
+    assert "warning: made from two photos, without the trained weights" in said
+    avatar = load_avatar(output)
+    assert len(avatar.metadata["view_stamps_s"]) == 2
+    assert avatar.weights_sha256 == ""
+    assert "lifted_by" not in avatar.metadata
+    output.unlink()
+
+
+def test_the_only_usable_photo_is_lifted(workplace, capsys):
+    output = workplace / "lifted.avat3r"
+    photos = [str(workplace / name) for name in ("wall.png", "photo0.png")]
+    arguments = ["build", *photos, "-o", str(output), "--no-compile", "--no-report"]
+    assert main([*arguments, "--lift", "off"]) == 1
     assert "wall.png: no face found" in capsys.readouterr().err
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "warning: wall.png: no face found" in said
+    assert "warning: made from a single photo" in said
+    output.unlink()
 
 
 def test_two_faces_are_named(workplace, capsys):
@@ -220,9 +241,11 @@ def test_two_faces_are_named(workplace, capsys):
     both.paste(one, (0, 0))
     both.paste(one, (640, 0))
     both.save(workplace / "both.png")
-    photos = [str(workplace / name) for name in ("photo0.png", "photo1.png", "both.png")]
+    photos = [str(workplace / name) for name in ("wall.png", "both.png")]
     assert main(["build", *photos, "-o", str(workplace / "bad.avat3r")]) == 1
-    assert "both.png: 2 faces found" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "wall.png: no face found" in said
+    assert "both.png: 2 faces found" in said
 
 
 def test_a_truncated_avatar_is_refused(workplace, capsys):

@@ -140,6 +140,34 @@ def test_what_the_prior_does_not_know_of_one_cheek_is_on_the_other_too(person, t
     assert blue > red
 
 
+@pytest.mark.parametrize("yaw_deg", [0, 30])
+def test_short_hair_fills_the_photos_matte_and_keeps_its_pixels(person, template, yaw_deg):
+    given = photo(person, yaw_deg)
+    lifted = heads.lift(given, template)
+    view = ReferenceView(given, template, 0)
+    view.draw(
+        lifted.hair_thickness_m[:, None].numpy() * template.coarse_normals(given.identity).numpy()
+    )
+    head = given.masks[0, 0].numpy() > 0.5
+    assert (head & ~view.on_mesh).sum() < 0.025 * head.sum()
+    assert (head & (lifted.masks[0, 0].numpy() > 0.5)).sum() > 0.9 * head.sum()
+
+
+def test_what_stands_off_the_ears_is_not_hair(person, template):
+    """Ears stick out of the fitted head, and their hollows are as dark as hair."""
+    given = photo(person, 0)
+    view = ReferenceView(given, template, 0)
+    beside = cv2.distanceTransform((~view.on_mesh).astype(np.uint8), cv2.DIST_L2, 5)
+    at_ears = np.abs(view.points[..., 1] + 0.02) < 0.025
+    ears = ~view.on_mesh & at_ears & (beside * view.pixel_size_m() < 0.016)
+    above = given.masks[0, 0] > 0.9
+    above[SIZE // 4 :] = False
+    given.images[0][:, ears] = given.images[0][:, above].mean(1)[:, None]
+    given.masks[0, 0][ears] = 1.0
+    lifted = heads.lift(given, template)
+    assert (lifted.hair_thickness_m[template.region_vertices("ears")] > 0).float().mean() < 0.1
+
+
 def test_bald_heads_stay_bald(template):
     bald = SyntheticHead(43, template, style="bald")
     lifted = heads.lift(photo(bald, 0), template)
