@@ -42,6 +42,15 @@ FAINT_GLARE, FAINT_SATURATION, FAINT_REACH = 0.2, 0.65, 0.02
 the picture away from it. Laxer ones (0.1, 0.8, 0.03) take shining skin: 0.03 dB less."""
 
 
+MOUTH_RIM = 0.016
+"""Lips this near to the open mouth, as a share of the picture, may be painted with what is in it:
+the fit's error."""
+
+BRIGHT_LIPS, GREY_LIPS, DARK_LIPS = 1.15, 0.7, 0.55
+"""There, pixels of so much more than the brightness of the person's lips and less than this share
+of their saturation are teeth, and darker ones than the last share are the gap between the lips."""
+
+
 def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor, "v 1 h w"]:
     """Pixels that would be painted on the wrong surface: the mouth's inside, glare along the jaw.
 
@@ -52,7 +61,7 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     group = groups_of_pixels(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > SEEN_MASK)
-    misread = in_mouth(group)
+    misread = _mouth_on_lips(views, template, in_mouth(group))
     # Of a single photo glare stays: no other view shows what is beneath.
     if bool(on_skin.any()) and len(views.images) - views.num_guessed > 1:
         skin = colors[on_skin]
@@ -66,6 +75,23 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
         wide = torch.nn.functional.max_pool2d(glare[:, None].float(), 2 * rim + 1, 1, rim)[:, 0] > 0
         misread |= wide & on_skin
     return misread[:, None]
+
+
+def _mouth_on_lips(
+    views: ReferenceViews, template: HeadTemplate, mouth: Bool[Tensor, "v h w"]
+) -> Bool[Tensor, "v h w"]:
+    """The mouth, and the pixels of teeth and gaps that a fit puts on the lips around it."""
+    ids = views.binding.triangle_ids.long()
+    lips = (ids >= 0) & template.region_mask("lips")[ids.clamp(min=0)]
+    colors = views.images.float().permute(0, 2, 3, 1)
+    light, tint = brightness(colors), saturation(colors)
+    foreign = torch.zeros_like(mouth)
+    for view in lips.flatten(1).any(1).nonzero()[:, 0]:
+        on = lips[view]
+        usual_light, usual_tint = light[view][on].median(), tint[view][on].median()
+        teeth = (light[view] > BRIGHT_LIPS * usual_light) & (tint[view] < GREY_LIPS * usual_tint)
+        foreign[view] = on & (teeth | (light[view] < DARK_LIPS * usual_light))
+    return _grown(mouth, foreign, round(MOUTH_RIM * mouth.shape[2]))
 
 
 def _glare(
@@ -105,14 +131,14 @@ def _glare(
 
 
 def _grown(
-    glare: Bool[Tensor, "v h w"], faint: Bool[Tensor, "v h w"], pixels: int
+    cores: Bool[Tensor, "v h w"], faint: Bool[Tensor, "v h w"], pixels: int
 ) -> Bool[Tensor, "v h w"]:
-    """Glare and the faint pixels that hang together with it, so far away."""
+    """Cores and the faint pixels that hang together with them, so far away."""
     return torch.from_numpy(
         np.stack(
             [
                 binary_dilation(core, mask=around, iterations=pixels) if core.any() else core
-                for core, around in zip(glare.numpy(), (glare | faint).numpy(), strict=True)
+                for core, around in zip(cores.numpy(), (cores | faint).numpy(), strict=True)
             ]
         )
     )

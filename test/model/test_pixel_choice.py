@@ -48,6 +48,26 @@ def test_the_inside_of_the_mouth_is_never_taken_from_pixels(person, template):
     assert torch.equal(misread_pixels(person, template), mouth)
 
 
+@pytest.mark.parametrize("foreign", [WHITE, SKIN * 0.3])
+def test_teeth_and_gaps_on_lips_go_where_they_touch_the_mouth(template, head, foreign):
+    """A fit that is off by a pixel; a shine on the lip, or a mole, is the lip's own."""
+    views = head.fake_views(template, size=128, num_views=1)
+    views.images[:] = SKIN[:, None, None]
+    lips = region(views, template, "lips")[0, 0]
+    rows, columns = lips.nonzero().unbind(-1)
+    column = int(columns.median())
+    top = int(rows[columns == column].min())
+    views.binding.triangle_ids[0, top, column] = template.region_mask("inner_mouth").nonzero()[0, 0]
+    lips[top, column] = False
+    below, apart = (top + 1, column), (top, int(columns[rows == top].max()))
+    assert lips[below] and lips[apart] and apart[1] > column + 3
+    assert not misread_pixels(views, template)[0, 0][lips].any()
+    views.images[0][:, below[0], below[1]] = foreign
+    views.images[0][:, apart[0], apart[1]] = foreign
+    assert misread_pixels(views, template)[0, 0][lips].nonzero().shape == (1, 1)
+    assert misread_pixels(views, template)[0, 0][below]
+
+
 def test_bright_grey_that_another_photo_shows_as_skin_goes_with_its_rim(person, template):
     row, column = middle(region(person, template, "skin"))
     bright_skin = dataclasses.replace(person, images=person.images.clone())
