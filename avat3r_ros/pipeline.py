@@ -331,6 +331,8 @@ def crop_targets(
         (round(2 * float(k[1, 2])), round(2 * float(k[0, 2]))): float(k[0, 0])
         for k in result.fit.intrinsics
     }
+    images = [photo.image for photo in photos]
+    mattes = cut_out_heads(images, faces)
     fits = [
         refit_pose(
             FaceObservation(
@@ -341,9 +343,10 @@ def crop_targets(
             ),
             identity,
             template,
+            matte=matte,
             landmark_bias=LandmarkBias.load(),
         )
-        for photo, face in zip(photos, faces, strict=True)
+        for photo, face, matte in zip(photos, faces, mattes, strict=True)
     ]
     fit = TemplateFit(
         identity=identity,
@@ -352,8 +355,7 @@ def crop_targets(
             for name in ("codes", "intrinsics", "camera_from_head", "residual_px")
         },
     )
-    images = [photo.image for photo in photos]
-    return crop_heads(images, cut_out_heads(images, faces), fit, template, size)
+    return crop_heads(images, mattes, fit, template, size)
 
 
 def _check_features(network: Avat3r, features: FeatureExtractor | None) -> None:

@@ -112,15 +112,8 @@ def fit_template(
     """
     if not observations:
         raise ValueError("expected at least one observation, got none")
-    sizes = [(o.height, o.width) for o in observations]
-    if images is not None and [image.shape[:2] for image in images] != sizes:
-        raise ValueError(
-            f"expected images of the photos' sizes {sizes}, got {[i.shape[:2] for i in images]}"
-        )
-    if mattes is not None and [matte.shape for matte in mattes] != sizes:
-        raise ValueError(
-            f"expected mattes of the photos' sizes {sizes}, got {[m.shape for m in mattes]}"
-        )
+    _check_sizes("images", images, observations)
+    _check_sizes("mattes", mattes, observations)
     # Flow from one photo to another is not that back, and rounding decides which matches count:
     # sorted by what they show, the same photos make the same head in any order.
     order = sorted(
@@ -146,6 +139,7 @@ def refit_pose(
     identity: Float[np.ndarray, "k"],
     template: HeadTemplate,
     focal: float | None = None,
+    matte: Float[np.ndarray, "_ _"] | None = None,
     landmark_bias: LandmarkBias | None = None,
 ) -> TemplateFit:
     """Find camera and expression of one more photo of a person who is already known.
@@ -156,17 +150,39 @@ def refit_pose(
         template: The head model.
         focal: Focal length in pixels of this photo; overrides the observation's. Estimated if
             neither is known.
+        matte: Of the whole photo, as for `fit_template`.
         landmark_bias: As for `fit_template`.
 
     Returns:
         A fit with one view.
+
+    Raises:
+        ValueError: The head cannot lie in front of a camera, or the matte has not the photo's size.
     """
+    mattes = None if matte is None else [matte]
+    _check_sizes("mattes", mattes, [observation])
     if focal is not None:
         observation = FaceObservation(
             observation.face, observation.width, observation.height, float(focal)
         )
     identity = np.asarray(identity)
-    return _solve([observation], template, True, identity=identity, landmark_bias=landmark_bias)
+    return _solve(
+        [observation],
+        template,
+        True,
+        identity=identity,
+        mattes=mattes,
+        landmark_bias=landmark_bias,
+    )
+
+
+def _check_sizes(
+    kind: str, arrays: Sequence[np.ndarray] | None, observations: Sequence[FaceObservation]
+) -> None:
+    """Refuse images or mattes that are not those of the photos."""
+    expected = [(o.height, o.width) for o in observations]
+    if arrays is not None and (got := [array.shape[:2] for array in arrays]) != expected:
+        raise ValueError(f"expected {kind} of the photos' sizes {expected}, got {got}")
 
 
 def _solve(

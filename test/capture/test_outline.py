@@ -7,7 +7,7 @@ import torch
 
 from avat3r_ros import native
 from avat3r_ros.capture.outline import find_outline
-from avat3r_ros.capture.template_fit import FaceObservation, fit_template
+from avat3r_ros.capture.template_fit import FaceObservation, fit_template, refit_pose
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
 from avat3r_ros.rig import HeadTemplate
@@ -131,6 +131,25 @@ def test_mattes_bring_the_outline_to_the_edge(template):
     alone = overlap_error(template, fit_template(observations, template), mattes)
     together = overlap_error(template, fit_template(observations, template, mattes=mattes), mattes)
     assert together < 0.85 * alone, (together, alone)  # measured: 0.036, 0.046
+
+
+def test_the_matte_finds_the_camera_of_one_more_photo(template):
+    rng = np.random.default_rng(1)
+    identity = torch.from_numpy(rng.normal(0, 1, template.num_identity).clip(-2, 2)).float()
+    errors_deg = {"alone": [], "with matte": []}
+    for angles, observation in zip(
+        POSES_DEG, observations_of(template, identity, 4.0), strict=True
+    ):
+        true = pose_of(*angles)
+        matte = matte_of(template, identity, true)
+        for name, given in (("alone", None), ("with matte", matte)):
+            fit = refit_pose(observation, identity.numpy(), template, matte=given)
+            cosine = (np.trace(fit.camera_from_head[0, :3, :3] @ true[:3, :3].T) - 1) / 2
+            errors_deg[name].append(np.degrees(np.arccos(min(cosine, 1.0))))
+    alone, together = (np.mean(errors) for errors in errors_deg.values())
+    assert together < 0.8 * alone, (together, alone)
+    with pytest.raises(ValueError, match=r"mattes of the photos' sizes \[\(480, 640\)\], got"):
+        refit_pose(observation, identity.numpy(), template, matte=np.ones((4, 4)))
 
 
 def test_hair_does_not_blow_up_the_skull(template):
