@@ -51,7 +51,8 @@ class Shell:
 
     Attributes:
         present: Whether hair lies over each vertex.
-        thickness_m: How far it reaches along the coarse normals; 0 where there is none.
+        thickness_m: How far it reaches along the coarse normals; over bare skin, what the fitted
+            skull lacks.
     """
 
     present: Bool[np.ndarray, "v"]
