@@ -39,6 +39,24 @@ def test_skin_that_looks_like_hair_stays_skin(person):
     assert hair_pixels(picture, inside, certain, np.zeros_like(skin))[20:46, 21:52].all()
 
 
+def test_a_forehead_that_is_taken_for_certain_hair_is_skin(person):
+    """Hairlines lie higher than the template's; a forehead is lighter than the cheeks below."""
+    picture, inside, certain, skin = person
+    picture[16:30, 18:56] = np.multiply(SKIN, 1.08)
+    certain[14:26, 18:54] = True
+    hair = hair_pixels(picture, inside, certain, skin)
+    assert hair[6:14, 10:54].all() and hair[18:46, 10:16].all()
+    assert not hair[18:46, 21:52].any()
+
+
+def test_a_bald_scalp_in_shadow_stays_what_it_was(person):
+    """Where nothing tells hair from skin, the template's word stands."""
+    picture, inside, certain, skin = person
+    shade = np.linspace(0.85, 1.0, 16)[:, None, None]
+    picture[:16, 8:56] = SKIN * shade * (picture[:16, 8:56].sum(-1, keepdims=True) > 0)
+    assert hair_pixels(picture, inside, certain, skin)[certain].all()
+
+
 def test_the_bald_have_no_hair_to_follow(person):
     picture, inside, certain, skin = person
     certain[:] = False
