@@ -125,5 +125,5 @@ def select_from_video(path: str | pathlib.Path, num_views: int):
     if not selected:
         raise ValueError(f"{path}: no usable view of a face found; {remedy}")
     if len(selected) < MIN_VIEWS:
-        logger.warning("%s: only %d usable views of a face found; %s", path, len(selected), remedy)
+        logger.warning("%s: usable views of a face: only %d; %s", path, len(selected), remedy)
     return [frame.image for frame in selected], [frame.face for frame in selected]

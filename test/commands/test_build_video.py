@@ -48,7 +48,7 @@ def test_sharp_frames_from_all_sides_are_chosen(tmp_path, operator):
 def test_a_video_without_turns_gives_what_it_has_and_says_how_to_film(tmp_path, operator, caplog):
     images, faces = select_from_video(film(tmp_path / "still.mp4", 1.7, operator), 4)
     assert 1 <= len(images) == len(faces) < 3
-    assert f"only {len(images)} usable views of a face found; film" in caplog.text
+    assert f"usable views of a face: only {len(images)}; film" in caplog.text
     assert "turns slowly left" in caplog.text
 
 
