@@ -62,7 +62,6 @@ MIN_FACE_PX = 64
 MIN_RELATIVE_SHARPNESS = 0.25
 """To the sharpest photo. Ours: photos at arm's length that look equally sharp differ by a half."""
 
-
 ENOUGH = 3
 """Good photos that must remain where one is left out for what it shows."""
 

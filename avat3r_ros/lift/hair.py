@@ -143,19 +143,14 @@ def _hair_color(photo: PhotoOnHead) -> Float[np.ndarray, "3"] | None:
 
 def _by_color(photo: PhotoOnHead) -> tuple[Float[np.ndarray, "v"], Float[np.ndarray, "v"]]:
     """Whether a vertex over the brows looks like hair, and how surely, [0, 1] each."""
-    upper = np.zeros(len(photo.normals), bool)
+    _, colors = photo.look()
+    upper = np.zeros(len(colors), bool)
     upper[photo.template.region_vertices("scalp", "skin")] = True
     upper &= photo.view.vertices[:, 1] > _top_of_brows(photo) + ABOVE_BROWS_M
-    share = _like_hair(photo)
-    return (share > 0.5).astype(float), photo.hair_trust() * upper * np.abs(2 * share - 1)
-
-
-def _like_hair(photo: PhotoOnHead) -> Float[np.ndarray, "v"]:
-    """How much more a vertex looks like hair than like skin, [0, 1]; of those that are seen."""
-    _, colors = photo.look()
     from_skin = np.linalg.norm(colors - photo.skin_color(), axis=1)
     hair = _hair_color(photo)
     from_hair = (
         2 * TYPICAL_APART - from_skin if hair is None else np.linalg.norm(colors - hair, axis=1)
     )
-    return 1 / (1 + np.exp((from_hair**2 - from_skin**2) / (2 * COLOR_SPREAD**2)))
+    share = 1 / (1 + np.exp((from_hair**2 - from_skin**2) / (2 * COLOR_SPREAD**2)))
+    return (share > 0.5).astype(float), photo.hair_trust() * upper * np.abs(2 * share - 1)

@@ -8,7 +8,7 @@ white in every photo.
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
@@ -41,7 +41,6 @@ FAINT_GLARE, FAINT_SATURATION, FAINT_REACH = 0.2, 0.65, 0.02
 """Pixels that hang together with glare are part of it by these laxer bounds, up to this share of
 the picture away from it. Laxer ones (0.1, 0.8, 0.03) take shining skin: 0.03 dB less."""
 
-
 MOUTH_RIM = 0.016
 """Lips this near to the open mouth, as a share of the picture, may be painted with what is in it:
 the fit's error."""
@@ -61,7 +60,7 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
     group = groups_of_pixels(views, template)
     colors = views.images.float().permute(0, 2, 3, 1)
     on_skin = (group == SKIN) & (views.masks[:, 0] > SEEN_MASK)
-    misread = _mouth_on_lips(views, template, in_mouth(group))
+    misread = _mouth_on_lips(views, template, in_mouth(group), colors)
     # Of a single photo glare stays: no other view shows what is beneath.
     if bool(on_skin.any()) and len(views.images) - views.num_guessed > 1:
         skin = colors[on_skin]
@@ -78,12 +77,14 @@ def misread_pixels(views: ReferenceViews, template: HeadTemplate) -> Bool[Tensor
 
 
 def _mouth_on_lips(
-    views: ReferenceViews, template: HeadTemplate, mouth: Bool[Tensor, "v h w"]
+    views: ReferenceViews,
+    template: HeadTemplate,
+    mouth: Bool[Tensor, "v h w"],
+    colors: Float[Tensor, "v h w 3"],
 ) -> Bool[Tensor, "v h w"]:
     """The mouth, and the pixels of teeth and gaps that a fit puts on the lips around it."""
     ids = views.binding.triangle_ids.long()
     lips = (ids >= 0) & template.region_mask("lips")[ids.clamp(min=0)]
-    colors = views.images.float().permute(0, 2, 3, 1)
     light, tint = brightness(colors), saturation(colors)
     foreign = torch.zeros_like(mouth)
     for view in lips.flatten(1).any(1).nonzero()[:, 0]:
