@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 
 from avat3r_ros.animation import compile_avatar, quick
-from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.crop import crop_details, crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.matting import cut_out_heads
 from avat3r_ros.capture.photo_checks import choose_photos, face_problem
@@ -244,6 +245,9 @@ def build_avatar_from_images(
     views = position_prior(crops, template)
     if not (single and isinstance(lift, Lift)):  # which paints its views in the photo's own colours
         views = harmonize_colors(views, template)
+    details = crop_details(images, fit, image_size)
+    drawn = len(views.images) - len(details)  # by a lift, and no finer than they are
+    views = replace(views, details=torch.nn.functional.pad(details, (0,) * 7 + (drawn,)))
 
     feature_maps = None
     if features is not None:

@@ -143,6 +143,7 @@ class ReferenceViews:
         num_guessed: How many views, the last ones, nobody photographed.
         hair_thickness_m: Of the hair over each vertex of the head template, along its coarse
             normals, on which bound pixels lie; None if they lie on the template itself.
+        details: What crops twice as fine (H' = 2 H) show beyond `images`; None if nobody looked.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -156,6 +157,7 @@ class ReferenceViews:
     code_space: str = "arkit_52"
     num_guessed: int = 0
     hair_thickness_m: Float[Tensor, "n"] | None = None
+    details: Float[Tensor, "v 3 fh fw"] | None = None
 
     def __getitem__(self, index: Any) -> "ReferenceViews":
         """Select along the leading dimension; what is the person's, and `num_guessed`, stays."""
@@ -170,6 +172,7 @@ class ReferenceViews:
             binding=SurfaceBinding(
                 self.binding.triangle_ids[index], self.binding.barycentrics[index]
             ),
+            details=None if self.details is None else self.details[index],
         )
 
 

@@ -127,6 +127,25 @@ def crop_heads(
     )
 
 
+def crop_details(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]], fit: TemplateFit, image_size: int
+) -> Float[torch.Tensor, "v 3 fh fw"]:
+    """What crops twice as fine show beyond those of `crop_heads`, background included.
+
+    Args:
+        images: RGB photos, sizes may differ.
+        fit: The template fitted to the same photos, in the same order.
+        image_size: Side of the crops in pixels.
+    """
+
+    def details(view: int) -> np.ndarray:
+        square = _crop_square(fit.intrinsics[view], fit.camera_from_head[view])
+        picture, fine = (_resample(images[view], *square, n * image_size) for n in (1, 2))
+        return (fine - picture.repeat(2, 0).repeat(2, 1)).transpose(2, 0, 1)
+
+    return torch.from_numpy(np.stack(in_threads(details, range(len(images)))))
+
+
 def _crop_square(
     intrinsics: np.ndarray, camera_from_head: np.ndarray
 ) -> tuple[float, float, float]:

@@ -39,6 +39,7 @@ from avat3r_ros.model.base_guess import guess_with_rig
 from avat3r_ros.model.changes import ATTRIBUTES
 from avat3r_ros.model.checkpoint import find_shipped_network, load_network, weights_sha256
 from avat3r_ros.model.config import Avat3rConfig, preset
+from avat3r_ros.model.detail import with_details
 from avat3r_ros.model.network import Avat3r
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess
@@ -81,7 +82,8 @@ def build_avatar(
     template = HeadTemplate.load() if network is None else network.template
     views = without_seams(views, config, template)
     base, motion = guess_with_rig(views, config, template, neck=True)
-    tensors = _stored(base, views)
+    finer, rows = with_details(base, views, template)
+    tensors = _stored(finer, views)
     if network is not None and digest:
         with torch.no_grad():
             tokens = network.encode_tokens(views, features)
@@ -90,7 +92,7 @@ def build_avatar(
             if config.evidence_features:
                 motion = motion if network.device.type == "cpu" else None
                 still = network.still_changes(base.to(network.device), views, motion)
-                tensors["still_changes"] = still.half().cpu()
+                tensors["still_changes"] = still.half().cpu()[rows[: finer.num_pixels]]
         if find_shipped_network(digest) is None:
             tensors |= {
                 NETWORK + name: tensor.detach().half().cpu()

@@ -118,19 +118,19 @@ class BaseGuess:
             self.reference_size,
         )
 
-    def subset(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
-        """Keep some Gaussians, in their order: sparse geometry losses need only a sample.
+    def select(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
+        """Take some Gaussians, in their order, each as often as it is named.
 
         Args:
-            indices: Gaussians to keep, strictly increasing.
+            indices: Gaussians to take, not decreasing.
 
         Raises:
-            ValueError: The indices are not increasing or out of range.
+            ValueError: The indices decrease or are out of range.
         """
         if len(indices) and (
-            bool((indices.diff() <= 0).any()) or indices[0] < 0 or indices[-1] >= len(self)
+            bool((indices.diff() < 0).any()) or indices[0] < 0 or indices[-1] >= len(self)
         ):
-            raise ValueError(f"expected strictly increasing indices in [0, {len(self)})")
+            raise ValueError(f"expected indices that do not decrease, in [0, {len(self)})")
         start, deforming, stop, pixels = (
             int(torch.searchsorted(indices, bound))
             for bound in (self.moving_start, self.deforming_start, self.moving_stop,

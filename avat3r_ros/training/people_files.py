@@ -27,7 +27,7 @@ _BYTES = ("images", "masks")
 _HALVES = ("moved",)
 _SMALL_INTEGERS = ("triangle_ids", "pixel_indices", "points", "code_rows")
 
-_KEPT_AT_HAND = ("motion", "patches", "evidence", "shared")
+_KEPT_AT_HAND = ("motion", "patches", "evidence", "shared", "details")
 
 
 class PeopleFolder:
