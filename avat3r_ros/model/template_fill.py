@@ -13,7 +13,7 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 - *cut*: nothing below the neckline of the references, or, if asked for, the neck down to its own
   end (neck.py).
 
-Colours: template_colors.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py knows what
+Colours: template_colors.py, lid_rims.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py knows what
 is *hidden*.
 """
 
@@ -33,6 +33,7 @@ from avat3r_ros.geometry import pixels_under, triangle_normals
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.model.backing import backing_places, colors_around, covering_discs
 from avat3r_ros.model.lid_colors import color_sources
+from avat3r_ros.model.lid_rims import with_shown_rims
 from avat3r_ros.model.neck import NECK_SIGMA, hair_going_on, height_over_cut, neck_opacity
 from avat3r_ros.model.rig_motion import facing_quats_wxyz
 from avat3r_ros.model.teeth import paint_teeth, usual_teeth
@@ -238,6 +239,7 @@ def fill_unseen_surfaces(
         template.triangles.long(), triangle_ids, barycentrics, seen.colors, faces[backing],
         colors[backing],
     )  # fmt: skip
+    colors = with_shown_rims(colors, views, template, kept, folds, faces, weights)
     means = (corners * weights[..., None]).sum(1) - depth[:, None] * normals
     means -= flattened[:, None] * surface_points(hair, template, faces, weights)
     teeth = (group[faces] == TEETH).nonzero()[:, 0]
