@@ -12,12 +12,17 @@ LANDMARK_SIGMA_M = 0.003
 landmarks err together, so that 478 of them are worth far fewer independent ones. Surface errors on
 drawn heads were flat from 2 to 4.5 mm; half of it already makes up odd identities."""
 
-LIDS = (((160, 159, 158), (144, 145, 153)), ((387, 386, 385), (373, 374, 380)))
-"""Landmarks on the upper and lower lid of each eye."""
+GAPS = (
+    ((160, 159, 158), (144, 145, 153)),
+    ((387, 386, 385), (373, 374, 380)),
+    ((82, 13, 312), (87, 14, 317)),
+)
+"""Landmarks above and below what opens: each eye, and the lips."""
 
 OPENING_SIGMA_M, OPENING_SIGMA_PX = 0.0004, 0.3
-"""Spread of how far an eye is opened. Ours: far tighter than landmarks alone, since eyes are opened
-by 8 mm, and a lid that is off by 2 paints the iris on it."""
+"""Spread of how far an eye or a mouth is opened. Ours: far tighter than landmarks alone, since eyes
+are opened by 8 mm, and a lid that is off by 2 paints the iris on it; lips that are off cover
+teeth."""
 
 LANDMARK_SIGMA_PX = 0.5
 """Noise of a landmark in a small face, where pixels are larger than millimetres."""

@@ -5,7 +5,7 @@ The errors have closed-form derivatives (reprojection.py), so this is damped Gau
     pixel = project(K(focal), R · (neutral + identity · B + code · E)[point] + t)
 
     cost = sum robust(|pixel - detected| / sigma)                landmarks
-           + sum robust(|the same, upper less lower lids| / sigma)  opened eyes
+           + sum robust(|the same, above less below| / sigma)       opened eyes and mouth
            + sum robust(normal · (pixel - target) / sigma)       outlines (outline.py)
            + sum robust(|W (pixels - matched pixels)|)           matches of two photos (matches.py)
            + |identity|² + (log size - log expected size)² / sigma²

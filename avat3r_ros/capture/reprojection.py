@@ -18,10 +18,10 @@ import numpy as np
 
 from avat3r_ros.capture.fit_terms import (
     FOCAL_GUESS,
+    GAPS,
     INSIDE_WEIGHT,
     LANDMARK_SIGMA_M,
     LANDMARK_SIGMA_PX,
-    LIDS,
     MATCH_SIGMA_M,
     MIN_MATCHES,
     MOVED_SHARE,
@@ -42,11 +42,11 @@ from avat3r_ros.rig import NUM_LANDMARKS, HeadTemplate, LandmarkBias
 MIN_FACING = 0.15
 """Least weight of a landmark that is turned away from its camera."""
 
-OPENINGS = np.zeros((len(LIDS), NUM_LANDMARKS))
-"""(2, 478): from what is known of the landmarks to the same of the eyes: upper less lower lids."""
-for _eye, (_upper, _lower) in enumerate(LIDS):
-    OPENINGS[_eye, list(_upper)] = 1 / len(_upper)
-    OPENINGS[_eye, list(_lower)] = -1 / len(_lower)
+OPENINGS = np.zeros((len(GAPS), NUM_LANDMARKS))
+"""(3, 478): from what is known of the landmarks to the same of the gaps: above less below."""
+for _gap, (_above, _below) in enumerate(GAPS):
+    OPENINGS[_gap, list(_above)] = 1 / len(_above)
+    OPENINGS[_gap, list(_below)] = -1 / len(_below)
 
 
 class ReprojectionErrors:
@@ -156,7 +156,7 @@ class ReprojectionErrors:
     def _set_sigmas(self, landmark_weights: np.ndarray) -> None:
         """Expected pixel error of each landmark: larger where it is badly found or turned away."""
         self.sigmas = np.empty(self.detected_px.shape[:2])
-        self._opening_sigmas = np.empty((len(self.detected_px), len(LIDS)))
+        self._opening_sigmas = np.empty((len(self.detected_px), len(GAPS)))
         for view in range(len(self.detected_px)):
             rotation, translation = self.start.rotations[view], self.start.translations[view]
             points = self._landmarks.in_head(self.start, view) @ rotation.T + translation

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from avat3r_ros.data.camera_quality import CameraQuality, random_quality
 from avat3r_ros.data.expressions import random_code, random_photo_code
 from avat3r_ros.data.hair import STYLES
 from avat3r_ros.data.head_surface import HeadSurface
@@ -120,8 +121,8 @@ def training_sample(
         cameras_per_code: Pictures of each target expression.
         one_expression: All photos show the expression of the first (one time step, as from a
             camera rig) instead of each its own; the rest of the sample is the same.
-        casual: Photos as people take them (`_Capture`), not always from all around. The rest of the
-            sample is the same.
+        casual: Photos as people take them (`_Capture`), not always from all around, and not always
+            with a good camera. The rest of the sample is the same.
         close_ups: Targets other than the driver's are windows of pictures 2 to 3 times as large.
             Renderings of 256 pixels spill half a pixel over outlines; whoever learns to make up for
             it makes heads too thin at the sizes at which avatars are shown.
@@ -147,7 +148,8 @@ def training_sample(
         if one_expression and photos:
             code = photos[0].code
         light = {"light": _light_of_room(head, camera)} if capture.turning else {}
-        photos.append(_photo(head.paint_portrait(camera, code, **light), camera, code, rng))
+        picture = head.paint_portrait(camera, code, **light)
+        photos.append(_photo(picture, camera, code, rng, capture.quality))
     images, masks, intrinsics, poses, codes = [], [], [], [], []
     for _ in range(num_codes):
         code = random_code(rng) * units
@@ -183,11 +185,13 @@ class _Capture:
         yaw: Middle of the directions, radians.
         turning: The person turns before a camera that stays, and the light stays with the room;
             otherwise the camera goes around the person.
+        quality: Of the camera.
     """
 
     spread: float = 1.0
     yaw: float = 0.0
     turning: bool = False
+    quality: CameraQuality = CameraQuality()
 
     def direction(self, yaw: float, pitch: float) -> tuple[float, float]:
         """Where a camera stands in this capture that would stand there in one all around."""
@@ -198,10 +202,11 @@ def _random_capture(seed: int) -> _Capture:
     """Half of the people are seen from all around, the others mostly from in front."""
     rng = np.random.default_rng([seed, 0xCA])
     turning = bool(rng.random() < 0.5)
+    quality = random_quality(np.random.default_rng([seed, 0xCB]))
     if rng.random() < 0.5:
-        return _Capture(turning=turning)
+        return _Capture(turning=turning, quality=quality)
     spread = rng.uniform(0.1, 0.7)
-    return _Capture(spread, rng.uniform(-0.25, 0.25) * (1 - spread), turning)
+    return _Capture(spread, rng.uniform(-0.25, 0.25) * (1 - spread), turning, quality)
 
 
 def _light_of_room(head: SyntheticHead, camera: Camera) -> Light:
@@ -275,14 +280,17 @@ def _camera(intrinsics: np.ndarray, pose: np.ndarray, size: int) -> Camera:
 
 
 def _photo(
-    picture: Picture, camera: Camera, code: np.ndarray, rng: np.random.Generator
+    picture: Picture,
+    camera: Camera,
+    code: np.ndarray,
+    rng: np.random.Generator,
+    quality: CameraQuality,
 ) -> SyntheticPhoto:
-    """Set the person before a plain wall, with the noise and exposure of a camera."""
+    """Set the person before a plain wall, with the exposure and losses of a camera."""
     image = np.broadcast_to(rng.uniform(0.2, 0.9, 3), (camera.height, camera.width, 3)).copy()
     matte = np.zeros((camera.height, camera.width), np.float32)
     window, rgba = picture.window, picture.rgba
     image[window] = image[window] * (1 - rgba[..., 3:]) + rgba[..., :3]
     matte[window] = rgba[..., 3]
     image *= rng.uniform(0.97, 1.03)
-    image += rng.normal(0, 0.006, image.shape)
-    return SyntheticPhoto((image * 255 + 0.5).clip(0, 255).astype(np.uint8), matte, camera, code)
+    return SyntheticPhoto(quality.taken(image, rng.normal(size=image.shape)), matte, camera, code)

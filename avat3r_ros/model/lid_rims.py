@@ -1,8 +1,8 @@
 """Rims of lids look as the photos show them.
 
-The rim between lid and eye is narrower than a pixel, so that it is filled; and where a fit's lid is a
-pixel or two beside the photo's, a rim in the colour of skin lies across the iris: a thin line, and an
-eye that looks narrower than it is. Whatever of it stands in a photo's own picture before the
+The rim between lid and eye is narrower than a pixel, so that it is filled; and where a fit's lid is
+a pixel or two beside the photo's, a rim in the colour of skin lies across the iris: a thin line,
+and an eye that looks narrower than it is. Whatever of it stands in a photo's own picture before the
 photo's pixels takes their colour.
 """
 

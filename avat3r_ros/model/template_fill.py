@@ -13,8 +13,8 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 - *cut*: nothing below the neckline of the references, or, if asked for, the neck down to its own
   end (neck.py).
 
-Colours: template_colors.py, lid_rims.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py knows what
-is *hidden*.
+Colours: template_colors.py, lid_rims.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py
+knows what is *hidden*.
 """
 
 from dataclasses import dataclass

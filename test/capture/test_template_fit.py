@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from avat3r_ros.capture import template_fit
-from avat3r_ros.capture.fit_terms import LIDS
+from avat3r_ros.capture.fit_terms import GAPS
 from avat3r_ros.capture.irises import READ_IRIS_M, log_size_from_irises
 from avat3r_ros.capture.landmark_problem import LandmarkProblem
 from avat3r_ros.capture.template_fit import FaceObservation, fit_template, refit_pose
@@ -178,12 +178,31 @@ def test_eyes_are_as_open_as_their_lids_whatever_the_tracker_says(template):
     for view, points in enumerate(found):
         points = points @ fit.camera_from_head[view, :3, :3].T + fit.camera_from_head[view, :3, 3]
         pixels = FOCAL_PX * points[:, :2] / points[:, 2:]
-        for upper, lower in LIDS:
+        for upper, lower in GAPS[:2]:
             opened, true = (
                 np.linalg.norm(p[list(upper)].mean(0) - p[list(lower)].mean(0))
                 for p in (pixels, truth.landmarks_px[view])
             )
             assert opened == pytest.approx(true, abs=0.8)  # 0.8 mm
+
+
+def test_mouths_are_as_open_as_their_lips_whatever_the_tracker_says(template):
+    """A tracker's jaw is off by a third; lips that cover teeth paint these on themselves."""
+    truth = make_truth(template, 4, noise_px=0.0)
+    for o in truth.observations:
+        o.face.code[ARKIT_INDEX["jawOpen"]] = 0.6 * o.face.code[ARKIT_INDEX["jawOpen"]] + 0.1
+    fit = fit_template(truth.observations, template)
+    heads = template.vertices(torch.from_numpy(fit.identity), torch.from_numpy(fit.codes))
+    found = template.landmarks(heads).double().numpy()
+    above, below = (list(side) for side in GAPS[2])
+    for view, points in enumerate(found):
+        points = points @ fit.camera_from_head[view, :3, :3].T + fit.camera_from_head[view, :3, 3]
+        pixels = FOCAL_PX * points[:, :2] / points[:, 2:]
+        gap, true = (
+            np.linalg.norm(p[above].mean(0) - p[below].mean(0))
+            for p in (pixels, truth.landmarks_px[view])
+        )
+        assert gap == pytest.approx(true, abs=0.5)  # 0.5 mm
 
 
 def test_the_head_takes_the_size_that_its_irises_tell(template, monkeypatch):
