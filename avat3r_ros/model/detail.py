@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses, matrices_from_quats_wxyz, unproject_pixels
 from avat3r_ros.model.base_guess import SURE_MASK
+from avat3r_ros.model.fine_views import TIMES
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
@@ -77,7 +78,7 @@ def with_details(
 def _fine_colors(views: ReferenceViews, base: BaseGuess) -> Float[Tensor, "p 4 3"]:
     """What the four finer pixels of each pixel add to its colour, in the order of `QUARTERS`."""
     assert views.details is not None
-    blocks = torch.nn.functional.pixel_unshuffle(views.details.float(), 2)  # (V, 3 * 4, H, W)
+    blocks = torch.nn.functional.pixel_unshuffle(views.details.float(), TIMES)  # (V, 3 * 4, H, W)
     flat = blocks.permute(0, 2, 3, 1).reshape(-1, 3, 4)
     return flat[base.pixel_indices].transpose(1, 2)
 
@@ -88,10 +89,19 @@ def _chosen(
     """Pixels to cut, increasing: those with most detail, of those that can be."""
     strength = fine.square().mean((1, 2)).sqrt()
     cuttable = (views.masks.flatten()[base.pixel_indices] > SURE_MASK) & _upright(base, views)
+    cuttable &= _amid_others(base, views)
     least = max(LEAST_DETAIL, NOISE_FACTOR * float(strength.median()))
     strength = strength * cuttable
     count = min(int((strength > least).sum()), int(MAX_SHARE * len(strength)))
     return strength.topk(count).indices.sort().values
+
+
+def _amid_others(base: BaseGuess, views: ReferenceViews) -> Bool[Tensor, "p"]:
+    """Pixels whose neighbours are used, too: lips have teeth beside them that the photo shows."""
+    unused = torch.ones(views.masks.numel())
+    unused[base.pixel_indices.long()] = 0.0
+    beside = torch.nn.functional.max_pool2d(unused.view_as(views.masks), 3, 1, 1)
+    return beside.flatten()[base.pixel_indices.long()] == 0
 
 
 def _upright(base: BaseGuess, views: ReferenceViews) -> Bool[Tensor, "p"]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from avat3r_ros import native
 from avat3r_ros.geometry import pixels_under
+from avat3r_ros.model.fine_views import finer_camera, finer_pictures
 from avat3r_ros.model.lid_colors import usual_color
 from avat3r_ros.model.teeth_reach import (
     MIN_PIXELS,
@@ -176,6 +177,8 @@ def _seen_in_photos(
         weights: Their barycentrics.
     """
     teeth = (surface_groups(template) == TEETH).nonzero()[:, 0]
+    fine = finer_pictures(views)
+    shown = shown.repeat_interleave(2, 1).repeat_interleave(2, 2)
     pictures, visible = [], []
     for v, code in enumerate(views.codes.float()):
         vertices = template.vertices(views.identity.float(), code)
@@ -183,7 +186,7 @@ def _seen_in_photos(
         points = shifted_teeth(points, faces, template, reach)
         corners = vertices[template.triangles.long()[teeth]].flatten(0, 1)
         corners = shifted_teeth(corners, teeth.repeat_interleave(3), template, reach)
-        camera = views.cameras[v]
+        camera = finer_camera(views.cameras[v])
         x, y, inside = pixels_under(camera, points)
         # Teeth hide what is behind them: far molars have no colours of canines.
         nearest = native.rasterize_mesh(
@@ -192,7 +195,7 @@ def _seen_in_photos(
         ).triangle_ids  # fmt: skip
         on_top = teeth[torch.from_numpy(nearest).long()[y, x]] == faces
         visible.append(inside & shown[v, y, x] & on_top)
-        pictures.append(views.images[v].float()[:, y, x].T)
+        pictures.append(fine[v][:, y, x].T)
     return torch.stack(pictures), torch.stack(visible)
 
 

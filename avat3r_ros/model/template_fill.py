@@ -76,8 +76,9 @@ FILL_SIGMA, BROAD_SIGMA = 0.62, 0.85
 """Standard deviation of a disc in spacings, on fine surfaces and on broad ones, whose colours are
 smooth: the far side of the head must not shine through."""
 
-TEETH_SPACING = 0.9
-"""Spacing on teeth, whose borders are finer than skin."""
+TEETH_SPACING, FRONT_TEETH_SPACING, FRONT_TEETH_M = 0.9, 0.5, 0.015
+"""Spacing on teeth, whose borders are finer than skin, and on those so near to the foremost: what
+smiles show, as fine as the photos."""
 
 LID_SIGMA = 1.0
 """The same on unfolding lids: bright eyes shine through the smallest gap."""
@@ -170,6 +171,7 @@ def fill_unseen_surfaces(
     spacing = footprint_m * torch.where(_is_fine(template), FINE_SPACING, COARSE_SPACING)
     spacing[folds] = LID_SPACING * footprint_m
     spacing[group == TEETH] = TEETH_SPACING * footprint_m
+    spacing[_front_teeth(placed[0], template, group)] = FRONT_TEETH_SPACING * footprint_m
     faces, weights, rows = _spread(placed, template.triangles.long(), group, spacing)
     # After the points come whole triangles, which back the pixels that cover them.
     whole, middles = backing_places(
@@ -268,6 +270,14 @@ def _is_fine(template: HeadTemplate) -> Bool[Tensor, "f"]:
     coarse = {"skin", "scalp", "neck", "ears"}
     table = torch.tensor([name not in coarse for name in REGIONS])
     return table[template.triangle_regions.long()]
+
+
+def _front_teeth(
+    neutral: Float[Tensor, "nv 3"], template: HeadTemplate, group: Int[Tensor, "f"]
+) -> Bool[Tensor, "f"]:
+    depth = neutral[template.triangles.long()].mean(1)[:, 2]
+    teeth = group == TEETH
+    return teeth & (depth > depth[teeth].max() - FRONT_TEETH_M) if bool(teeth.any()) else teeth
 
 
 def unfolding_triangles(template: HeadTemplate, identity: Float[Tensor, "k"]) -> Bool[Tensor, "f"]:
