@@ -28,6 +28,10 @@ CELL_DROPOUT = 0.3
 UNITS = {"along_ray": 1.0, "position": 0.5, "log_scale": 1.0, "color": 0.3, "opacity": 3.0}
 """What an output of one means, relative to `ATTRIBUTES`: about how far each has to go."""
 
+LEAST_LOG_SCALE = -0.1
+"""Pixels shrink by a tenth at most: smaller ones look sharper to a score, and like a sieve in a
+fold that is seen from near."""
+
 _CHANNELS = {"along_ray": 1, "position": 3, "log_scale": 3, "color": 3, "opacity": 1}
 
 
@@ -74,6 +78,7 @@ class EvidenceDecoder(nn.Module):
         features = nn.functional.gelu(self.hidden(nn.functional.gelu(features)))
         out = {name: UNITS[name] * head(features) for name, head in self.heads.items()}
         out["position"] = out["position"] + out.pop("along_ray") * rays
+        out["log_scale"] = out["log_scale"].clamp(min=LEAST_LOG_SCALE)
         out["rotation"] = torch.zeros_like(rays[:, :1]).expand(-1, ATTRIBUTES["rotation"])
         return torch.cat([out[name] for name in ATTRIBUTES], -1)
 
