@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 from avat3r.msg import Avatar as AvatarMsg
-from avat3r.msg import Expression
+from avat3r.msg import CompactExpression, Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.event_handler import QoSLivelinessChangedInfo
 from std_srvs.srv import SetBool
@@ -30,6 +30,7 @@ from avat3r_ros.nodes.conversions import (
 )
 from avat3r_ros.nodes.display import Display
 from avat3r_ros.nodes.encoded_output import EncodingConfig
+from avat3r_ros.nodes.expression_topics import COMPACT_TOPIC, TOPIC, whole_expression
 from avat3r_ros.nodes.frame_publisher import NOBODY_TEXT, FramePublisher, OutputConfig
 from avat3r_ros.nodes.frame_times import FrameTimes, arrived
 from avat3r_ros.nodes.mailbox import Mailbox
@@ -146,10 +147,11 @@ class AvatarRendererNode(ManagedNode):
         if self.local.carries("expression"):
             self.local.listen("expression", self._on_expression)
         else:
+            compact = self._config.compact_expressions
             self._codes = NewestMessage(
                 self,
-                Expression,
-                "expression",
+                CompactExpression if compact else Expression,
+                COMPACT_TOPIC if compact else TOPIC,
                 expression_request(self._config.driver_lease_s),
                 self._on_liveliness,
             )
@@ -172,7 +174,9 @@ class AvatarRendererNode(ManagedNode):
         """Start the threads."""
         self._frames.start()
         if self._codes is not None:
-            self.start_worker("listen", partial(self._codes.serve, self._on_expression))
+            compact = self._config.compact_expressions
+            heard = self._on_compact_expression if compact else self._on_expression
+            self.start_worker("listen", partial(self._codes.serve, heard))
         self.start_worker("view", self._viewer.listen)
         if self._passthrough is not None:
             for listen in self._passthrough.listeners:
@@ -227,6 +231,9 @@ class AvatarRendererNode(ManagedNode):
         info = None if self._codes is None else self._codes.info
         times = arrived(stamp_s_from_msg(msg.header.stamp), info)
         self._expressions.put((msg, time.monotonic(), times))
+
+    def _on_compact_expression(self, msg: CompactExpression) -> None:
+        self._on_expression(whole_expression(msg))
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response):
         self._display.enabled = request.data

@@ -15,7 +15,6 @@ import time
 from functools import partial
 
 import numpy as np
-from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
@@ -36,9 +35,9 @@ from avat3r_ros.nodes.driver_config import (
     UDP_SOURCES,
     DriverConfig,
 )
+from avat3r_ros.nodes.expression_topics import ExpressionPublisher
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.newest_message import NewestMessage
-from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.tracking.gaze import gaze_from_code
 from avat3r_ros.types import FaceState
 
@@ -87,9 +86,7 @@ class ExpressionDriverNode(ManagedNode):
             self._inbox = NewestMessage(self, JointState, "face_weights")
         else:
             self._source = UDP_SOURCES[config.driver][0]()
-        self._publisher = self.create_lifecycle_publisher(
-            Expression, "expression", EXPRESSION_OFFER
-        )
+        self._publisher = ExpressionPublisher(self)
         self._services_made = [
             self.create_service(SetBool, "~/enable", self._on_enable),
             self.create_service(SetBool, "~/pause", self._on_pause),
@@ -116,7 +113,7 @@ class ExpressionDriverNode(ManagedNode):
 
     def cleanup(self) -> None:
         """Remove the interface."""
-        self.destroy_lifecycle_publisher(self._publisher)
+        self._publisher.close()
         for service in self._services_made:
             self.destroy_service(service)
         if self._inbox is not None:

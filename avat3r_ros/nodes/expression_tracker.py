@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from avat3r.msg import Expression
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
@@ -21,6 +20,7 @@ from avat3r_ros.nodes.conversions import (
     intrinsics_from_camera_info,
     stamp_s_from_msg,
 )
+from avat3r_ros.nodes.expression_topics import ExpressionPublisher
 from avat3r_ros.nodes.frame_times import FrameTimes
 from avat3r_ros.nodes.hand_over import LocalImage
 from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
@@ -28,7 +28,6 @@ from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode, run
 from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.parameters import ranged, threads
-from avat3r_ros.nodes.qos import EXPRESSION_OFFER
 from avat3r_ros.nodes.transforms import TransformSender
 from avat3r_ros.tracking import FaceTracker, SmoothingConfig
 from avat3r_ros.types import FaceState
@@ -87,9 +86,7 @@ class ExpressionTrackerNode(ManagedNode):
         self._tracker = self.make_tracker(config, smoothing)
         self._transforms = TransformSender(self) if config.publish_tf else None
         self._config = config
-        self._publisher = self.create_lifecycle_publisher(
-            Expression, "expression", EXPRESSION_OFFER
-        )
+        self._publisher = ExpressionPublisher(self)
         image = ("image_raw", Image)
         if config.compressed:
             image = ("image_raw/compressed", CompressedImage)
@@ -125,7 +122,7 @@ class ExpressionTrackerNode(ManagedNode):
     def cleanup(self) -> None:
         """Free the tracker and the interface."""
         self._tracker.close()
-        self.destroy_lifecycle_publisher(self._publisher)
+        self._publisher.close()
         self.local.leave("image_raw", self._on_local_image)
         self.local.leave("camera_info", self._on_local_info)
         for inbox in (self._images, self._infos):

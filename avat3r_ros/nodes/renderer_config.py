@@ -30,6 +30,8 @@ class RendererConfig:
         backend: Rasterizer: "auto", "gsplat" or "cpu".
         driver_lease_s: Ask drivers to promise to be heard of in this time: one whose process dies
             is then noticed after it. The tracker promises 1 s; 0 takes any publisher.
+        compact_expressions: Subscribe to expression/compact instead of expression: 33 kbit/s for 30
+            a second, where a link is narrow.
         num_threads: Threads of animation and of rasterizer; 0 takes half of the cores, but two
             where there are two.
     """
@@ -46,6 +48,7 @@ class RendererConfig:
     device: str = "auto"
     backend: str = "auto"
     driver_lease_s: float = ranged(0.0, 0.0, 60.0)
+    compact_expressions: bool = False
     num_threads: int = ranged(0, 0, 256)
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ def tracker(graph):
     node = graph.start(Tracker())
     expressions = graph.listen(Expression, "expression", sensor)
     images = graph.publisher(Image, "image_raw", sensor)
-    graph.until(lambda: node._publisher.get_subscription_count() == 1)
+    graph.until(lambda: node._publisher.num_listeners == 1)
 
     def send(msg, expect=True):
         count = len(expressions)
@@ -170,7 +170,7 @@ def test_the_real_tracker_sees_a_real_face(graph):
     node = graph.start(ExpressionTrackerNode())
     expressions = graph.listen(Expression, "expression", sensor)
     images = graph.publisher(Image, "image_raw", sensor)
-    graph.until(lambda: node._publisher.get_subscription_count() == 1)
+    graph.until(lambda: node._publisher.num_listeners == 1)
     portrait = np.ascontiguousarray(data.astronaut())
     images.publish(msg_from_image(portrait[..., ::-1].copy(), "bgr8", Header()))
     graph.until(lambda: expressions, "the real tracker gave no answer")
