@@ -63,6 +63,10 @@ from avat3r_ros.types import Avatar, Gaussians
 TICK_S, EASING_TICK_S = 0.03, 1 / 60
 """How often the animation looks at the clock while nothing arrives; and while the face eases."""
 
+LAG_S = 0.02
+"""Silence counts from when the newest code was taken, not from when it came; but from no longer
+before than this, as its stamp may be of another clock."""
+
 
 class AvatarRendererNode(ManagedNode):
     """See the module."""
@@ -230,7 +234,8 @@ class AvatarRendererNode(ManagedNode):
     def _on_expression(self, msg: Expression) -> None:
         info = None if self._codes is None else self._codes.info
         times = arrived(stamp_s_from_msg(msg.header.stamp), info)
-        self._expressions.put((msg, time.monotonic(), times))
+        lag_s = min(max(times.received_s - times.captured_s, 0.0), LAG_S)
+        self._expressions.put((msg, time.monotonic() - lag_s, times))
 
     def _on_compact_expression(self, msg: CompactExpression) -> None:
         self._on_expression(whole_expression(msg))
@@ -297,7 +302,7 @@ class AvatarRendererNode(ManagedNode):
         item = self._expressions.take()
         if item is None:
             return
-        msg, arrival_s, times = item
+        msg, taken_s, times = item
         space = self._animator.code_space if self._animator is not None else "arkit_52"
         try:
             face = face_from_expression(msg, space)
@@ -310,7 +315,7 @@ class AvatarRendererNode(ManagedNode):
                 ).astype(np.float32)
             performance = np.concatenate([face.code, turn])
             stamp_s = stamp_s_from_msg(msg.header.stamp)
-            self._presence.observe(performance, stamp_s, arrival_s, msg.header.frame_id)
+            self._presence.observe(performance, stamp_s, taken_s, msg.header.frame_id)
         except SecondSourceError as error:
             self.refuse("second source", error)
             return

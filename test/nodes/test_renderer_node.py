@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from avat3r_ros import geometry
-from avat3r_ros.nodes.avatar_renderer import LATCHED, AvatarRendererNode
+from avat3r_ros.nodes.avatar_renderer import LAG_S, LATCHED, AvatarRendererNode
 from avat3r_ros.nodes.conversions import (
     expression_from_face,
     msg_from_avatar,
@@ -126,6 +126,26 @@ def test_stamp_of_the_driver_travels_to_image_camera_and_pose(stage, graph):
     assert poses[-1].header.frame_id == "avatar"
     assert poses[-1].pose.position.x == pytest.approx(0.54)  # 0.6 m from mid-head, not sellion
     graph.until(lambda: scene.state() == RendererStatus.LIVE)
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "counted_s"), [(0.012, 0.012), (-0.5, 0.0), (3600.0, LAG_S)], ids=str
+)
+def test_silence_counts_from_when_a_code_was_taken_as_far_as_its_stamp_tells(
+    stage, monkeypatch, ago_s, counted_s
+):
+    scene = stage()
+    put = []
+    monkeypatch.setattr(scene.node._expressions, "put", put.append)
+    header = Header(frame_id="cam")
+    now_s = time.time()
+    header.stamp.sec = int(now_s - ago_s)
+    header.stamp.nanosec = int((now_s - ago_s) % 1 * 1e9)
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    before_s = time.monotonic()
+    scene.node._on_expression(expression_from_face(face_state(), header))
+    (_, taken_s, _) = put[-1]
+    assert before_s - 1e-4 <= taken_s + counted_s <= time.monotonic() + 1e-4
 
 
 def test_the_code_changes_the_picture(stage, graph):
