@@ -8,7 +8,8 @@
     colors              (N, 3)      uint8    sRGB
     code_rows           (N,)        uint8    row of `codes`: the expression a Gaussian was placed in
     codes               (R, E)      float32  the references' codes, then those of template Gaussians
-    pixel_indices       (P,)        int32    pixel of the first P Gaussians in (V, H, W)
+    pixel_indices       (P,)        int32    pixel of the first P Gaussians in (V, H, W); four
+                                             where it was cut (detail.py)
     triangle_ids        (M,)        int16    head-template triangle of the moving Gaussians
     barycentrics        (M, 3)      float16
     fading              (Q,)        int32    Gaussians on unfolding lids

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from avat3r_ros import native
-from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.crop import crop_details, crop_heads
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head, pixel_centers
@@ -56,6 +56,26 @@ def test_cameras_of_the_crops_point_where_the_pixels_are(template, width):
         center = pixel_centers(SIZE, SIZE).double().numpy()
         found = (weight[..., None] * center).sum((0, 1)) / weight.sum()
         assert np.abs(found - pixels_in_crop(crops, point[None])[0]).max() < 0.06
+
+
+def test_crops_and_their_details_are_crops_twice_as_fine(template):
+    """A photo that shows more than a crop holds: stripes of four crop pixels' width, and of one."""
+    fit = make_fit(template, 1600, 1600)
+    x = np.arange(1600)
+    stripes = 128 + 60 * np.sin(2 * np.pi * x / 12) + 40 * np.sin(2 * np.pi * x / 80)
+    image = np.broadcast_to(stripes[None, :, None], (1600, 1600, 3)).round().astype(np.uint8)
+    matte = np.ones((1600, 1600), np.float32)
+    details = crop_details([image], fit, SIZE)
+    coarse, fine = (crop_heads([image], [matte], fit, template, n * SIZE) for n in (1, 2))
+    inside = (fine.masks[0, 0] == 1) & (coarse.masks[0, 0] == 1).repeat_interleave(
+        2, 0
+    ).repeat_interleave(2, 1)
+    twice = coarse.images[0].repeat_interleave(2, 1).repeat_interleave(2, 2) + details[0]
+    assert details.shape == (1, 3, 2 * SIZE, 2 * SIZE)
+    torch.testing.assert_close(twice[:, inside], fine.images[0][:, inside], atol=1e-5, rtol=0)
+    assert details[0][:, inside].std() > 0.02
+    plain = crop_details([np.full((1600, 1600, 3), 90, np.uint8)], fit, SIZE)
+    assert plain[0][:, inside].abs().max() < 1e-5
 
 
 def test_the_whole_head_fits(template):
