@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses, matrices_from_quats_wxyz, unproject_pixels
 from avat3r_ros.model.base_guess import SURE_MASK
+from avat3r_ros.model.evidence import rays_to_cameras
 from avat3r_ros.model.fine_views import TIMES
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rig import HeadTemplate
@@ -54,7 +55,7 @@ def with_details(
     counts = torch.ones(len(base), dtype=torch.long)
     counts[cut] = len(QUARTERS)
     rows = rows.repeat_interleave(counts)
-    finer = base.select(rows)
+    finer = base.repeated(rows)
     if not len(cut):
         return finer, rows
     shifts = _shifts(base, views, cut)  # (C, 4, 3)
@@ -106,9 +107,8 @@ def _amid_others(base: BaseGuess, views: ReferenceViews) -> Bool[Tensor, "p"]:
 
 def _upright(base: BaseGuess, views: ReferenceViews) -> Bool[Tensor, "p"]:
     """Pixels whose surface is not seen too much aslant."""
-    pixels = torch.arange(base.num_pixels)
-    rays = _rays(base, views, pixels, torch.zeros(1, 2))[:, 0]
-    normals = _normals(base, pixels, rays)
+    rays = rays_to_cameras(base, views.cameras)
+    normals = _normals(base, torch.arange(base.num_pixels), rays)
     return torch.cosine_similarity(rays, normals, dim=-1).abs() > LEAST_COSINE
 
 

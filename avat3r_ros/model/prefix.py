@@ -72,7 +72,7 @@ def subset_prefix(prefix: Prefix, indices: Int[Tensor, "k"]) -> Prefix:
         indices: Gaussians to keep, strictly increasing. Template Gaussians among them
             follow the pixels that are left.
     """
-    base = prefix.base.select(indices)
+    base = prefix.base.subset(indices)
     pixels = indices[: base.num_pixels]
     tokens, token_views, places = prefix.tokens, prefix.token_views, prefix.places
     if places is not None and tokens is not None and token_views is not None:

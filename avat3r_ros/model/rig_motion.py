@@ -118,19 +118,27 @@ class BaseGuess:
             self.reference_size,
         )
 
-    def select(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
-        """Take some Gaussians, in their order, each as often as it is named.
+    def subset(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
+        """Keep some Gaussians, in their order: sparse geometry losses need only a sample.
 
         Args:
-            indices: Gaussians to take, not decreasing.
+            indices: Gaussians to keep, strictly increasing.
 
         Raises:
-            ValueError: The indices decrease or are out of range.
+            ValueError: The indices are not increasing or out of range.
         """
         if len(indices) and (
-            bool((indices.diff() < 0).any()) or indices[0] < 0 or indices[-1] >= len(self)
+            bool((indices.diff() <= 0).any()) or indices[0] < 0 or indices[-1] >= len(self)
         ):
-            raise ValueError(f"expected indices that do not decrease, in [0, {len(self)})")
+            raise ValueError(f"expected strictly increasing indices in [0, {len(self)})")
+        return self.repeated(indices)
+
+    def repeated(self, indices: Int[Tensor, "k"]) -> "BaseGuess":
+        """Take Gaussians, in their order, each as often as it is named.
+
+        Args:
+            indices: Of Gaussians, not decreasing.
+        """
         start, deforming, stop, pixels = (
             int(torch.searchsorted(indices, bound))
             for bound in (self.moving_start, self.deforming_start, self.moving_stop,

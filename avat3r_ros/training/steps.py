@@ -93,7 +93,7 @@ def _geometry_terms(
     network: Avat3r, people: Sequence[TrainingPerson], config: StepConfig, rng: np.random.Generator
 ) -> list[Terms]:
     rows = [_sampled_rows(one, config, rng) for one in people]
-    bases = [one.base.select(one.points[r]) for one, r in zip(people, rows, strict=True)]
+    bases = [one.base.subset(one.points[r]) for one, r in zip(people, rows, strict=True)]
     prefixes = network.encode_many(
         [one.views for one in people],
         bases=bases,
