@@ -6,9 +6,13 @@
                               order: pixels that stay | pixels that move | template that moves | …
                                                                                                  ▼
                               what lies outside other photos' outlines moves or fades (outlines.py)
+                                                                                                 ▼
+                         pixels move so that they appear where their photo shows them (overlap.py)
 
 `motion_prior="none"` is the paper's coloured position cloud: round, motionless, pixels only.
 """
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -27,6 +31,7 @@ from avat3r_ros.geometry import (
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.config import Avat3rConfig
 from avat3r_ros.model.outlines import within_outlines
+from avat3r_ros.model.overlap import PIXEL_SIGMA, overlap_shifts
 from avat3r_ros.model.pixel_choice import misread_pixels
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion, facing_quats_wxyz
 from avat3r_ros.model.template_fill import (
@@ -36,11 +41,6 @@ from avat3r_ros.model.template_fill import (
 )
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
-
-PIXEL_SIGMA = 0.55
-"""Standard deviation of a pixel's disc in pixel footprints. Larger blurs, smaller lets light
-through: on rendered heads drawn at twice the references' resolution 0.55 gives the best PSNR (28.6
-dB; 27.1 at 0.45, 27.9 at 0.65), and 0.25 % of the background shows."""
 
 EDGE_SHRINK = 0.6
 """Discs of pixels that touch the background are this much smaller, or silhouettes grow fat."""
@@ -177,7 +177,14 @@ def guess_with_rig(
     if not config.position_skip:
         return base, motion
     base = within_outlines(base, motion, views, template)
+    base = _without_overlap(base, views)
     return base, motion.with_places(base)
+
+
+def _without_overlap(base: BaseGuess, views: ReferenceViews) -> BaseGuess:
+    means = base.gaussians.means.clone()
+    means[: base.num_pixels] += overlap_shifts(base, views.cameras)
+    return replace(base, gaussians=replace(base.gaussians, means=means))
 
 
 def hair_over_vertices(views: ReferenceViews, template: HeadTemplate) -> Float[Tensor, "nv 3"]:

@@ -16,6 +16,7 @@ from avat3r_ros.geometry import invert_poses, matrices_from_quats_wxyz, unprojec
 from avat3r_ros.model.base_guess import SURE_MASK
 from avat3r_ros.model.evidence import rays_to_cameras
 from avat3r_ros.model.fine_views import TIMES
+from avat3r_ros.model.overlap import overlap_shifts
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Gaussians, ReferenceViews
@@ -63,6 +64,8 @@ def with_details(
     g = finer.gaussians
     means, scales, colors = g.means.clone(), g.scales.clone(), g.colors.clone()
     means[at] += shifts
+    # Discs of half the size have to move half as far.
+    means[at] -= 0.5 * overlap_shifts(base, views.cameras)[cut, None]
     scales[at] *= 0.5
     colors[at] = (colors[at] + fine[cut]).clamp(0, 1)
     gaussians = Gaussians(means, g.quats_wxyz, scales, g.opacities, colors)

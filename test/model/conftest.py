@@ -4,8 +4,10 @@ import importlib.util
 import pathlib
 
 import pytest
+import torch
 
 from avat3r_ros.data.sampling import training_sample
+from avat3r_ros.model import base_guess, detail
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.references import person_from_sample
 
@@ -29,6 +31,13 @@ def template():
 @pytest.fixture(scope="session")
 def views(template):
     return fake_head.fake_views(template)
+
+
+@pytest.fixture
+def on_rays(monkeypatch):
+    """Pixels of base guesses stay on their rays, where they are drawn too far out (overlap.py)."""
+    monkeypatch.setattr(base_guess, "overlap_shifts", lambda base, cameras: 0.0)
+    monkeypatch.setattr(detail, "overlap_shifts", lambda base, cameras: torch.zeros(len(base), 3))
 
 
 @pytest.fixture(scope="session")

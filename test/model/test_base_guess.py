@@ -44,7 +44,8 @@ def covariances(gaussians):
     return axes @ axes.transpose(1, 2)
 
 
-def test_every_confident_pixel_outside_the_mouth_becomes_one_gaussian(base, views, template):
+def test_every_confident_pixel_outside_the_mouth_becomes_one_gaussian(views, template, on_rays):
+    base = build_base_guess(views, CONFIG, template)
     keep = (views.confidence > 0.5) & (views.masks > 0.5) & ~misread_pixels(views, template)
     keep = keep.flatten().nonzero()[:, 0]
     assert torch.equal(base.pixel_indices.sort().values, keep)
@@ -132,7 +133,7 @@ def test_the_jaw_drops_by_the_rigs_amount_and_the_rest_stays(base, motion, templ
     assert torch.equal(motion.gaussians(JAW).means[static], base.gaussians.means[static])
 
 
-def test_references_with_different_expressions_agree(template, head):
+def test_references_with_different_expressions_agree(template, head, on_rays):
     """Whatever the expression a reference shows, its pixels land on the rig's surface."""
     codes = [arkit_code(), arkit_code(jawOpen=0.9), arkit_code(jawOpen=0.3)]
     views = head.fake_views(template, codes)

@@ -10,6 +10,7 @@ from avat3r_ros.geometry import project_points, transform_points
 from avat3r_ros.model import Avat3r, build_avatar, preset, restore_avatar
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.detail import MAX_SHARE, with_details
+from avat3r_ros.model.overlap import overlap_shifts
 from avat3r_ros.model.rig_motion import RigMotion
 from avat3r_ros.rendering import render_gaussians
 
@@ -77,7 +78,8 @@ def test_striped_pixels_are_cut_and_plain_ones_stay(striped, guess, template):
     assert (times == 4).sum() <= MAX_SHARE * guess.num_pixels
 
 
-def test_quarters_lie_in_the_middles_of_the_finer_pixels(striped, guess, template):
+def test_quarters_lie_in_the_middles_of_the_finer_pixels(striped, template, on_rays):
+    guess = build_base_guess(striped, CONFIG, template)
     finer, rows = with_details(guess, striped, template)
     cut = torch.bincount(rows, minlength=len(guess))[rows[: finer.num_pixels]] == 4
     index = finer.pixel_indices.long() % SIZE**2
@@ -87,6 +89,17 @@ def test_quarters_lie_in_the_middles_of_the_finer_pixels(striped, guess, templat
     torch.testing.assert_close(within, expected.expand_as(within), atol=0.02, rtol=0)
     whole = guess.gaussians.scales[rows[: finer.num_pixels][cut]]
     torch.testing.assert_close(finer.gaussians.scales[: finer.num_pixels][cut], 0.5 * whole)
+
+
+def test_quarters_move_half_as_far(striped, guess, template):
+    """Their discs are half as large, and so is what they overlap."""
+    finer, rows = with_details(guess, striped, template)
+    cut = torch.bincount(rows, minlength=len(guess))[rows] == 4
+    middles = finer.gaussians.means[cut].view(-1, 4, 3).mean(1)
+    back = middles - guess.gaussians.means[rows[cut]].view(-1, 4, 3)[:, 0]
+    whole = overlap_shifts(guess, striped.cameras)[rows[cut]].view(-1, 4, 3)[:, 0]
+    torch.testing.assert_close(back, -0.5 * whole, atol=5e-5, rtol=0)
+    assert whole.norm(dim=-1).max() > 5e-4
 
 
 def test_finer_heads_look_more_like_the_photo(head, template, striped):
