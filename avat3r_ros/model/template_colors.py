@@ -37,8 +37,9 @@ INTERIOR_COLORS = {
 SKIN_HUE, TINT = (1.30, 0.92, 0.78), ((1.0, 0.8, 0.5), (1.5, 1.1, 1.0))
 """Usual colour of skin relative to its brightness, and limits of what skin says of the light's."""
 
-INTERIOR_LIGHT_DEPTH_M = 0.025
-"""Behind its front, tongue and throat lose light by 1/e over this depth."""
+INTERIOR_LIGHT_DEPTH_M, INTERIOR_HALF_WIDTH_M = 0.018, 0.025
+"""Behind the front of the teeth tongue and throat lose light by 1/e over this depth, and half of it
+this far from the middle: lips and teeth are in its way."""
 
 DARKEST_INTERIOR = 0.3
 """Light that is left at least: a mouth is dark red inside, and not black."""
@@ -203,11 +204,14 @@ def fill_colors(
         (SOCKET, "eye_sockets"),
     ):
         colors[group[faces] == kind] = light * torch.tensor(INTERIOR_COLORS[name])
-    for kind in (TONGUE, INNER_MOUTH):
-        mine = group[faces] == kind
-        if bool(mine.any()):
-            depth = surface_points(neutral, template, faces[mine], weights[mine])[:, 2]
-            colors[mine] *= light_left(depth.max() - depth, INTERIOR_LIGHT_DEPTH_M)
+    inner = (group[faces] == TONGUE) | (group[faces] == INNER_MOUTH)
+    if bool(inner.any()):
+        points = surface_points(neutral, template, faces[inner], weights[inner])
+        teeth = template.triangles[group == TEETH].long()
+        front = neutral[teeth if len(teeth) else template.triangles[faces[inner]].long()]
+        behind = (front[..., 2].max() - points[:, 2]).clamp(min=0)
+        aside = 1 / (1 + (points[:, :1] / INTERIOR_HALF_WIDTH_M).square())
+        colors[inner] *= light_left(behind, INTERIOR_LIGHT_DEPTH_M) * aside
     on_eye = inside & (group[pixel_triangles.clamp(min=0)] == EYE)
     hidden = group[faces] == EYE
     if int(on_eye.sum()) >= EYE_NEIGHBORS and bool(hidden.any()):

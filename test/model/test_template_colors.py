@@ -7,7 +7,11 @@ from avat3r_ros.model.template_colors import (
     SKIN,
     SKIN_HUE,
     STREAK_CONTRAST,
+    TONGUE,
+    ColorSources,
     _skin_colors,
+    brightness,
+    fill_colors,
     photo_light,
     streaked_hair,
     surface_groups,
@@ -98,3 +102,22 @@ def test_warm_light_reaches_the_mouth_and_cool_skin_says_nothing():
     assert warm[0] > 1.15 * warm[2]
     cool = photo_light((usual * torch.tensor([0.9, 0.95, 1.2])).repeat(50, 1))
     assert cool[2] <= cool[0] < 1.03 * cool[2]
+
+
+def test_the_mouth_is_darker_inside_than_in_front_and_aside_than_in_the_middle():
+    template = HeadTemplate.load()
+    group = surface_groups(template)
+    tongue = (group == TONGUE).nonzero()[:, 0]
+    weights = torch.full((len(tongue), 3), 1 / 3)
+    shown = (group == SKIN).nonzero()[:100, 0]
+    sources = ColorSources(
+        FACE.expand(100, 3), shown, torch.full((100, 3), 1 / 3), torch.ones(100, dtype=torch.bool)
+    )
+    hairy = torch.zeros(len(template.neutral))
+    colors = fill_colors(template.neutral, template, group, sources, hairy, tongue, weights)
+    light = brightness(colors)
+    x, _, z = template.neutral[template.triangles[tongue].long()].mean(1).T
+    tip = z > z.max() - 0.01
+    assert light[tip].mean() > 1.5 * light[z < z.max() - 0.04].mean()
+    assert light[tip & (x.abs() < 0.004)].mean() > 1.1 * light[tip & (x.abs() > 0.012)].mean()
+    assert brightness(FACE) > light.max() > 0.25
