@@ -58,9 +58,15 @@ ROWS = {
     "without position maps as input (D)": Row({"use_position_maps": False}),
     "without random time steps (T)": Row(one_expression=True),
     "without position skip": Row({"position_skip": False}),
+    "without position maps at all": Row({"position_skip": False, "use_position_maps": False}),
     "without colour skip": Row({"color_skip": False}),
     "told the references' codes": Row({"condition_on_reference_codes": True}),
-    "... and a bilinear basis": Row({"condition_on_reference_codes": True, "expression_basis": 8}),
+    "... but without random time steps": Row(
+        {"condition_on_reference_codes": True}, one_expression=True
+    ),
+    "told them, and a bilinear basis": Row(
+        {"condition_on_reference_codes": True, "expression_basis": 8}
+    ),
     "interleaved attention": Row({"layout": "interleaved", "cross_attention_layers": 4}),
     "patches of 8": Row({"patch_size": 8}),
     "patches of 32": Row({"patch_size": 32}),
@@ -102,6 +108,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=4, help="scored on")
     parser.add_argument("--geometry-share", type=float, default=0.7, help="the rest has pictures")
     parser.add_argument("--prior", default="exact", choices=("tracked", "fitted", "exact"))
+    parser.add_argument("--seed", type=int, default=0, help="of weights and steps")
     parser.add_argument("--only", help="rows whose name contains this")
     parser.add_argument("--heavy", action="store_true", help="rows for a GPU as well (GRM)")
     parser.add_argument("--json", type=Path)
@@ -142,7 +149,7 @@ def main() -> None:
     table = {}
     for name, row in rows.items():
         config = row.config()
-        torch.manual_seed(0)
+        torch.manual_seed(args.seed)
         network = Avat3r(config, template)
         seconds = train_shortly(
             network, prepared(trained_on[row.one_expression], config, template), STEP, args.steps,

@@ -23,6 +23,7 @@ from torch import Tensor
 from avat3r_ros.geometry import project_points, transform_points
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.evidence import rays_to_cameras
+from avat3r_ros.model.pixel_maps import smoothed
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.framing import height_over_chin_plane
@@ -82,9 +83,9 @@ def within_outlines(
 
     shifts = torch.zeros(count)
     shifts[outside] = shift
-    shifts = _smooth(shifts, base, len(inside))
+    shifts = smoothed(shifts[:, None], base, len(inside), SMOOTH)
     means = base.gaussians.means
-    means = torch.cat([means[:count] + shifts[:, None] * rays, means[count:]])
+    means = torch.cat([means[:count] + shifts * rays, means[count:]])
     share = (1 + depth / (FADE * size)).clamp(0, 1)
     gaussians = replace(base.gaussians, means=means, opacities=base.gaussians.opacities * share)
     return replace(base, gaussians=gaussians)
@@ -123,16 +124,3 @@ def _looked_up(
     )[0, 0, 0]
     shown = (grid.abs() < 1).all(-1) & (seen[:, 2] > 0)
     return torch.where(shown, values, torch.inf)
-
-
-def _smooth(shifts: Float[Tensor, "p"], base: BaseGuess, num_views: int) -> Float[Tensor, "p"]:
-    """Mean over the kept pixels around each pixel, weighted by a Gaussian."""
-    size = base.reference_size
-    images = np.zeros((2, num_views * size * size), np.float32)
-    images[:, base.pixel_indices] = np.stack([shifts.numpy(), np.ones(len(shifts), np.float32)])
-    blurred = [
-        cv2.GaussianBlur(image, (0, 0), SMOOTH * size)
-        for image in images.reshape(2 * num_views, size, size)
-    ]
-    total, weight = np.stack(blurred).reshape(2, -1)[:, base.pixel_indices]
-    return torch.from_numpy(total / weight)

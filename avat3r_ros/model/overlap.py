@@ -11,13 +11,12 @@ the very view of their photo. The shift is the same on every slope and is one of
 the picture, so that moving each disc against it puts it right for all viewers on that side of it.
 """
 
-import cv2
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses, matrices_from_quats_wxyz
+from avat3r_ros.model.pixel_maps import smoothed
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.types import Camera
 
@@ -27,8 +26,8 @@ through: on rendered heads drawn at twice the references' resolution 0.55 gives 
 dB; 27.1 at 0.45, 27.9 at 0.65), and 0.25 % of the background shows."""
 
 SHIFT_PX = 0.39
-"""How far a surface of discs with `PIXEL_SIGMA` appears moved, in its pixels: drawn by hand on a
-lattice; 0.3 to 0.45 is measured by optical flow between photos and their avatars."""
+"""How far a surface of discs with `PIXEL_SIGMA` appears moved, in its pixels: of a plane of discs,
+front to back; optical flow between photos and their avatars finds 0.3 to 0.45."""
 
 SPREAD = 0.3
 """Viewers stand around each photo's camera, too, this far aside for each unit of distance."""
@@ -60,7 +59,9 @@ def overlap_shifts(base: BaseGuess, cameras: Camera) -> Float[Tensor, "p 3"]:
     lengths = torch.hypot(*slopes.unbind(1)).clamp(min=1e-12)
     nearer = (slopes / lengths[:, None]).mean(-1)
     shifts = SHIFT_PX * (nearer[..., None] * steps).sum(1)
-    return _smooth(shifts * flat[:, None], base, len(cameras.intrinsics)) * flat[:, None]
+    # Triangles are flat: between them unsmoothed shifts would open gaps.
+    shifts = smoothed(shifts * flat[:, None], base, len(cameras.intrinsics), SMOOTH)
+    return shifts * flat[:, None]
 
 
 def _viewers(cameras: Camera) -> Float[Tensor, "k 3"]:
@@ -72,16 +73,3 @@ def _viewers(cameras: Camera) -> Float[Tensor, "k 3"]:
     aside = SPREAD * distance
     around = [right * aside, -right * aside, down * aside, -down * aside]
     return torch.cat([centers, *(centers + step for step in around)])
-
-
-def _smooth(shifts: Float[Tensor, "p 3"], base: BaseGuess, num_views: int) -> Float[Tensor, "p 3"]:
-    """Mean over the pixels around: triangles are flat, and gaps would open between them."""
-    size = base.reference_size
-    images = np.zeros((num_views * size * size, 4), np.float32)
-    images[base.pixel_indices] = np.concatenate([shifts, np.ones((len(shifts), 1))], 1)
-    blurred = [
-        cv2.GaussianBlur(image, (0, 0), SMOOTH * size)
-        for image in images.reshape(num_views, size, size, 4)
-    ]
-    found = torch.from_numpy(np.stack(blurred).reshape(-1, 4)[base.pixel_indices])
-    return found[:, :3] / found[:, 3:]
