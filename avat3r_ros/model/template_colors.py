@@ -37,7 +37,7 @@ INTERIOR_COLORS = {
 SKIN_HUE, TINT = (1.30, 0.92, 0.78), ((1.0, 0.8, 0.5), (1.5, 1.1, 1.0))
 """Usual colour of skin relative to its brightness, and limits of what skin says of the light's."""
 
-INTERIOR_LIGHT_DEPTH_M, INTERIOR_HALF_WIDTH_M = 0.018, 0.025
+INTERIOR_LIGHT_DEPTH_M, INTERIOR_HALF_WIDTH_M = 0.025, 0.035
 """Behind the front of the teeth tongue and throat lose light by 1/e over this depth, and half of it
 this far from the middle: lips and teeth are in its way."""
 

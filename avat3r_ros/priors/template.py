@@ -43,12 +43,11 @@ not say of its expression, as one brow raised, would stay in every other express
 
 GUESSED_MALUS = 0.12
 """Disadvantage (in cosine) of views that nobody photographed: beside the frontal bonus of a single
-photo it leaves them what the photo sees more than some 50 degrees aslant."""
+photo it leaves them what the photo sees more than some 65 degrees aslant."""
 
 OVERLAP = 0.02
 """Advantage (in cosine) that another view needs to take a pixel over. Two views share the seam by
 this much, so that no crack opens between their pixel grids."""
-
 
 GUESSED_OVERLAP = 0.08
 """Likewise where one of the two was guessed from the other, so that both show the same."""
