@@ -43,8 +43,8 @@ def test_points_move_by_millimetres_and_the_truth_stays(small_person):
     old = small_person.views.position_maps.permute(0, 2, 3, 1).reshape(-1, 3)
     pixels = other.base.pixel_indices
     together = (maps - old)[pixels] - (means - before)[:count]
-    # What outlines had moved on its ray grows and stretches a little otherwise.
-    assert together.abs().median() < 1e-6
+    # What outlines and overlap had moved grows and stretches a little otherwise.
+    assert together.abs().median() < 5e-5
     assert together.abs().max() < 3e-4
 
 
