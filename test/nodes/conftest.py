@@ -47,10 +47,27 @@ class Graph:
         return got
 
     def publisher(self, kind, topic, qos=10, matched=1):
-        """A publisher that has already found its subscriber."""
+        """A publisher that its subscribers here have found, too: until then best effort loses."""
+        before = [
+            (one, one.get_publisher_count()) for node in self.nodes for one in node.subscriptions
+        ]
         made = self.probe.create_publisher(kind, topic, qos)
         self.until(lambda: made.get_subscription_count() >= matched, f"nobody reads {topic}")
+        here = [(one, count) for one, count in before if one.topic_name == made.topic_name]
+        self.until(
+            lambda: (
+                sum(one.get_publisher_count() > count for one, count in here)
+                >= min(made.get_subscription_count(), len(here))
+            ),
+            f"nobody hears {topic}",
+        )
         return made
+
+    def until_heard(self, topic):
+        """Wait until the probe's subscriptions of a topic have found a publisher."""
+        mine = [one for one in self.probe.subscriptions if one.topic_name == f"/{topic}"]
+        assert mine, f"nobody listens to {topic}"
+        self.until(lambda: all(one.get_publisher_count() for one in mine), f"no {topic} is heard")
 
     def call(self, kind, name, request):
         """Call a service and return its response."""

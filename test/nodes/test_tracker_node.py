@@ -39,6 +39,7 @@ def tracker(graph):
     expressions = graph.listen(Expression, "expression", sensor)
     images = graph.publisher(Image, "image_raw", sensor)
     graph.until(lambda: node._publisher.num_listeners == 1)
+    graph.until_heard("expression")
 
     def send(msg, expect=True):
         count = len(expressions)
