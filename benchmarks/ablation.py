@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=4, help="scored on")
     parser.add_argument("--geometry-share", type=float, default=0.7, help="the rest has pictures")
     parser.add_argument("--prior", default="exact", choices=("tracked", "fitted", "exact"))
-    parser.add_argument("--seed", type=int, default=0, help="of weights and steps")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights at the start")
     parser.add_argument("--only", help="rows whose name contains this")
     parser.add_argument("--heavy", action="store_true", help="rows for a GPU as well (GRM)")
     parser.add_argument("--json", type=Path)

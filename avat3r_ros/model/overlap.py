@@ -44,7 +44,7 @@ def overlap_shifts(base: BaseGuess, cameras: Camera) -> Float[Tensor, "p 3"]:
     surface, stay.
 
     Args:
-        base: On the CPU; pixels on their rays.
+        base: On the CPU. Whether its discs have moved already makes no difference to speak of.
         cameras: The photos'; viewers are taken to stand around them.
     """
     count = base.num_pixels

@@ -30,11 +30,6 @@ class ExpressionPublisher:
             for kind, topic in ((Expression, TOPIC), (CompactExpression, COMPACT_TOPIC))
         )
 
-    @property
-    def num_listeners(self) -> int:
-        """Subscribers of `expression`."""
-        return self._whole.get_subscription_count()
-
     def publish(self, expression: Expression) -> None:
         """Send an expression; compactly, too, if somebody listens."""
         self._whole.publish(expression)

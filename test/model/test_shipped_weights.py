@@ -64,4 +64,4 @@ def test_pictures_are_better_with_the_weights_than_without():
             truth = targets.images[shown]
             scores.append([float(psnr(rgb, truth, around).mean()) for rgb in pictures])
     with_weights, without = torch.tensor(scores).mean(0).tolist()
-    assert with_weights > without + 0.4  # decibels; measured 0.8
+    assert with_weights > without + 0.6  # decibels; measured 0.8

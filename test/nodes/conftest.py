@@ -64,10 +64,21 @@ class Graph:
         return made
 
     def until_heard(self, topic):
-        """Wait until the probe's subscriptions of a topic have found a publisher."""
-        mine = [one for one in self.probe.subscriptions if one.topic_name == f"/{topic}"]
-        assert mine, f"nobody listens to {topic}"
-        self.until(lambda: all(one.get_publisher_count() for one in mine), f"no {topic} is heard")
+        """Wait until the publishers and subscriptions of a topic here have found each other."""
+
+        def of_topic(kind):
+            ends = [one for node in self.nodes for one in getattr(node, kind)]
+            return [one for one in ends if one.topic_name == f"/{topic}"]
+
+        publishers, subscriptions = of_topic("publishers"), of_topic("subscriptions")
+        assert publishers and subscriptions, f"{topic} needs somebody on both ends"
+        self.until(
+            lambda: (
+                all(one.get_subscription_count() for one in publishers)
+                and all(one.get_publisher_count() for one in subscriptions)
+            ),
+            f"nobody hears {topic}",
+        )
 
     def call(self, kind, name, request):
         """Call a service and return its response."""

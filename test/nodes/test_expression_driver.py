@@ -151,7 +151,7 @@ def test_junk_between_packets_is_counted_and_the_face_goes_on(phone, graph, driv
 def test_values_that_come_one_by_one_become_one_expression(phone, graph):
     """52 datagrams a face: as many expressions would only replace each other."""
     desk = phone("osc")
-    graph.until(lambda: desk.node._publisher.num_listeners)
+    graph.until_heard("expression")
     for round_ in range(5):
         for name in ARKIT_52:
             desk.send(osc_message(f"/avatar/parameters/{name}", 0.1 * round_))
@@ -168,7 +168,7 @@ def test_of_packets_that_were_stuck_only_the_newest_is_published(phone, graph, m
     # This process also sends and spins: reading eight packets may take longer than usual.
     monkeypatch.setattr(expression_driver, "MAX_GATHER_S", 1.0)
     iphone = phone("live_link_face")
-    graph.until(lambda: iphone.node._publisher.num_listeners)
+    graph.until_heard("expression")
     iphone.node.trigger_deactivate()
     iphone.node.trigger_activate()
     held = iphone.node._source.take
@@ -197,7 +197,7 @@ def test_only_the_named_sender_is_taken(phone, graph):
 
 def test_disabled_it_is_silent_and_says_nothing_old_afterwards(phone, graph):
     iphone = phone("live_link_face")
-    graph.until(lambda: iphone.node._publisher.num_listeners)
+    graph.until_heard("expression")
     assert graph.call(SetBool, "expression_driver/enable", SetBool.Request(data=False)).success
     iphone.send(live_link_packet())
     graph.spin(0.3)
@@ -227,7 +227,7 @@ class Headset:
         )
         self.heard = graph.listen(Expression, "expression", sensor)
         self.publisher = graph.publisher(JointState, "face_weights", sensor)
-        graph.until(lambda: self.node._publisher.num_listeners)
+        graph.until_heard("expression")
 
     def send(self, frame_id="quest", stamp_s=0.0, **weights):
         msg = JointState(name=list(weights), position=list(map(float, weights.values())))
