@@ -43,6 +43,9 @@ HANGS_FROM_M = 0.03
 HAIR_STRAND_M = 0.008
 """Width above which something off the template is a strand of hair and not the fit's error."""
 
+TIPS = 2
+"""Their tips may be thinner, over so many halves of that width."""
+
 FACE_HALF_WIDTH_M = 0.03
 """So near the middle of the face, between eyes and chin, there is skin whatever the hair."""
 
@@ -241,7 +244,10 @@ def _above_neck_cut(
         skin=on_head & ~on_scalp & middle & ~over_eyes,
     )
     from_above = over_chin > HANGS_FROM_M
-    hanging = parts_touching(cv2.erode(off_head * hair, disc) > 0, from_above)
-    hair &= (off_head == 0) | from_above | (cv2.dilate(hanging.astype(np.uint8), disc) > 0)
+    # A shaded jaw leads from hair to dark clothes: below, hair on the head does not count.
+    along = (hair & ((off_head > 0) | from_above)).astype(np.uint8)
+    hanging = parts_touching(cv2.erode(along, disc) > 0, from_above)
+    hanging = cv2.dilate(hanging.astype(np.uint8), disc, iterations=1 + TIPS) > 0
+    hair &= (off_head == 0) | from_above | hanging
     clothes = (off_head > 0) & ~hair & (over_chin < CLOTHES_ABOVE_CHIN_M)
     return np.where(clothes, 0.0, above).astype(np.float32), hair

@@ -8,7 +8,8 @@ on it the head can be at all (the visual hull):
         ├─ a little nearer or farther on the ray it is inside: it goes there
         └─ nowhere near: it fades with its distance from the outline
 
-Jaw and neck are left alone: there, pictures end at a cut and at collars.
+Jaw and neck are left alone: there, pictures end at a cut and at collars. Hair that hangs is
+elsewhere on a tilted head: one outline alone does not take it away.
 """
 
 from dataclasses import replace
@@ -26,7 +27,7 @@ from avat3r_ros.model.evidence import rays_to_cameras
 from avat3r_ros.model.pixel_maps import smoothed
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
-from avat3r_ros.rig.framing import height_over_chin_plane
+from avat3r_ros.rig.framing import hangs, height_over_chin_plane
 from avat3r_ros.types import Camera, ReferenceViews
 
 OFFSETS_M = tuple(0.003 * k for k in (1, -1, 2, -2, 3, -3))
@@ -38,6 +39,9 @@ FADE = 0.016
 
 SMOOTH = 0.02
 """Shifts are smoothed over this share of the picture's side, or surfaces would break."""
+
+HAIR_M = 0.002
+"""Pixels over a template with thicker hair than this show hair."""
 
 JAW_M = 0.03
 """Below this height over the chin outlines are not trusted: collars, shadows, the neck's cut."""
@@ -59,12 +63,24 @@ def within_outlines(
     count, rows = base.num_pixels, base.code_rows[: base.num_pixels]
     inside = [_distance_inside(mask[0]) for mask in views.masks]
     places = [motion.means(base.codes[view]) for view in range(len(inside))]
-    none = torch.zeros(len(base), dtype=torch.bool)
-    depth = torch.full((len(base),), torch.inf)
-    for view, there in enumerate(places):
-        own = torch.cat([rows == view, none[count:]])
-        found = _looked_up(inside[view], views.cameras[view], there)
-        depth = torch.where(own, depth, torch.minimum(depth, found))
+    hanging = _hanging_hair(base, views, template)
+
+    def depth_of(
+        chosen: Int[Tensor, "k"], shift: Float[Tensor, "#k 3"] | float
+    ) -> Float[Tensor, "k"]:
+        """How far inside the outlines Gaussians are, pixels; their own photo is not asked."""
+        found = torch.stack(
+            [
+                _looked_up(inside[view], views.cameras[view], there[chosen] + shift)
+                for view, there in enumerate(places)
+            ]
+        )
+        pixels = chosen < count
+        found[rows[chosen[pixels]], pixels.nonzero()[:, 0]] = torch.inf
+        found = found.sort(0).values
+        return torch.where(hanging[chosen], found[(len(inside) - 1) // 2], found[0])
+
+    depth = depth_of(torch.arange(len(base)), 0.0)
     beyond = (depth < 0).nonzero()[:, 0]
     depth[beyond[~_judged(motion, views, template, beyond)]] = 0.0
 
@@ -72,11 +88,7 @@ def within_outlines(
     rays = rays_to_cameras(base, views.cameras)
     best, shift = depth[outside], torch.zeros(len(outside))
     for offset in OFFSETS_M:
-        found = torch.full_like(best, torch.inf)
-        for view, there in enumerate(places):
-            tried = there[outside] + offset * rays[outside]
-            at = _looked_up(inside[view], views.cameras[view], tried)
-            found = torch.where(rows[outside] == view, found, torch.minimum(found, at))
+        found = depth_of(outside, offset * rays[outside])
         better = (found > best) & (best < 0)
         best, shift = torch.where(better, found, best), torch.where(better, offset, shift)
     depth[outside] = best
@@ -89,6 +101,21 @@ def within_outlines(
     share = (1 + depth / (FADE * size)).clamp(0, 1)
     gaussians = replace(base.gaussians, means=means, opacities=base.gaussians.opacities * share)
     return replace(base, gaussians=gaussians)
+
+
+def _hanging_hair(
+    base: BaseGuess, views: ReferenceViews, template: HeadTemplate
+) -> Bool[Tensor, "n"]:
+    """Which Gaussians are pixels of hair that hangs: beside the template, or over hair on it."""
+    ids = views.binding.triangle_ids.flatten()[base.pixel_indices]
+    hair = ids < 0
+    if views.hair_thickness_m is not None:
+        hairy = (views.hair_thickness_m > HAIR_M)[template.triangles].any(-1)
+        hair |= hairy[ids.clamp(min=0)]
+    hanging = torch.zeros(len(base), dtype=torch.bool)
+    low = torch.from_numpy(hangs(base.gaussians.means[: base.num_pixels].numpy()))
+    hanging[: base.num_pixels] = hair & low
+    return hanging
 
 
 def _judged(

@@ -2,7 +2,9 @@
 
 A pixel of hair off the mesh says nothing of its depth. Beginning where it passes the skull, its ray
 is searched nearest first for a place that no other photo denies: one that is not outside its matte,
-and not before skin that it shows.
+and not before skin that it shows. Long hair hangs, and hangs elsewhere when the head is tilted, so
+that below the middle of the skull one denial is no proof: as many photos may deny a place as show
+hair there.
 """
 
 import cv2
@@ -13,7 +15,7 @@ from avat3r_ros.priors.view import (
     DEPTH_TOLERANCE_M,
     ReferenceView,
 )
-from avat3r_ros.rig.framing import SKULL_CENTER_HEAD_M
+from avat3r_ros.rig.framing import hangs
 
 MATTE_TOLERANCE_M = 0.012
 """How far outside another photo's matte a point may be: so good are fits of skulls and hair."""
@@ -21,11 +23,14 @@ MATTE_TOLERANCE_M = 0.012
 STRAND_M = 0.007
 """Width from which something off the mesh is a strand of hair."""
 
-SMOOTHING_M = 0.006
-"""Depth is smoothed over this distance."""
+SMOOTHING_M = 0.015
+"""Depth is smoothed over this distance: locks are sheets, and pixel by pixel they were crumbs."""
 
 SKIN_MARGIN_M = 0.004
 """Skin this close to its edge denies nothing."""
+
+FINAL = 99
+"""Denials of a place that one photo rules out for good."""
 
 DEPTHS_M = np.array(sorted(np.arange(-0.06, 0.0801, 0.01), key=abs))
 """Places tried before and behind the skull."""
@@ -36,7 +41,7 @@ def place_free_hair(views: list[ReferenceView]) -> None:
 
     Sets `ReferenceView.free_hair`: pixels of hair that found a place.
     """
-    denials = [_Denials(view) for view in views]
+    witnesses = [_Witness(view) for view in views]
     for view in views:
         wanted = _strands(view)
         view.free_hair = np.zeros_like(wanted)
@@ -45,16 +50,17 @@ def place_free_hair(views: list[ReferenceView]) -> None:
         guess = view.beside_skull(wanted)
         rays = guess - view.center
         rays /= np.linalg.norm(rays, axis=1, keepdims=True)
-        others = [other for other in denials if other.view is not view]
-        depth, found = np.zeros(len(guess)), np.zeros(len(guess), bool)
+        others = [other for other in witnesses if other.view is not view]
+        depth, least = np.zeros(len(guess)), np.ones(len(guess), int)
         for tried in DEPTHS_M:
-            left = np.flatnonzero(~found)
-            at = left[_allowed(guess[left] + tried * rays[left], others)]
-            depth[at], found[at] = tried, True
+            left = np.flatnonzero(least > -len(others))
+            denials = _denials(guess[left] + tried * rays[left], others)
+            better = denials < least[left]
+            depth[left[better]], least[left[better]] = tried, denials[better]
+        found = least <= 0
         view.free_hair[wanted] = found
-        # Neighbours that chose different steps are brought together where that is not denied.
         smooth = _smoothed(depth, found, wanted, SMOOTHING_M / view.pixel_size_m())
-        keep = _allowed(guess + smooth[:, None] * rays, others)
+        keep = found & (_denials(guess + smooth[:, None] * rays, others) <= 0)
         view.points[wanted] = guess + np.where(keep, smooth, depth)[:, None] * rays
 
 
@@ -67,13 +73,18 @@ def _strands(view: ReferenceView) -> np.ndarray:
     radius = max(round(STRAND_M / 2 / view.pixel_size_m()), 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     strands = cv2.morphologyEx(hair, cv2.MORPH_OPEN, disc) > 0
-    beside_face = hair * (view.points[..., 1] < SKULL_CENTER_HEAD_M[1])
+    beside_face = hair * hangs(view.points)
     return strands | parts_touching(beside_face > 0, strands)
 
 
-def _allowed(points: np.ndarray, others: list["_Denials"]) -> np.ndarray:
-    """Which points (n, 3) nobody denies."""
-    return ~np.any([other.deny(points) for other in others], axis=0)
+def _denials(points: np.ndarray, others: list["_Witness"]) -> np.ndarray:
+    """By how many photos more points (n, 3) are denied than confirmed, (n,)."""
+    more, final = np.zeros(len(points), int), np.zeros(len(points), bool)
+    for other in others:
+        outside, before_skin, hair = other.says_of(points)
+        more += outside.astype(int) - hair
+        final |= before_skin | (outside & ~hangs(points))
+    return np.where(final, FINAL, more)
 
 
 def _smoothed(
@@ -86,8 +97,8 @@ def _smoothed(
     return (cv2.GaussianBlur(picture, (0, 0), sigma_px) / np.maximum(total, 1e-9))[mask]
 
 
-class _Denials:
-    """What one photo says is not there."""
+class _Witness:
+    """What one photo says of hair elsewhere."""
 
     def __init__(self, view: ReferenceView) -> None:
         self.view = view
@@ -96,8 +107,10 @@ class _Denials:
         within = cv2.distanceTransform(skin, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         self._skin = within * view.pixel_size_m() > SKIN_MARGIN_M
 
-    def deny(self, points: np.ndarray) -> np.ndarray:
-        """Which points (n, 3) cannot be hair, (n,)."""
+    def says_of(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of points (n, 3): outside the matte, before skin, and on hair, (n,) each."""
         row, column, inside, depth = self.view.pixels_of(points)
-        before = depth < self.view.depth[row, column] + DEPTH_TOLERANCE_M
-        return inside & (self._outside[row, column] | (self._skin[row, column] & before))
+        before = inside & (depth < self.view.depth[row, column] + DEPTH_TOLERANCE_M)
+        outside = inside & self._outside[row, column]
+        hair = before & ~outside & self.view.hair[row, column]
+        return outside, before & self._skin[row, column], hair

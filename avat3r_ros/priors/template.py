@@ -174,11 +174,12 @@ def _confidence(view: ReferenceView, views: list[ReferenceView], normals: np.nda
         )
         for part in (on & (confidence > 0.5), on)
     )
-    supported = (owned > 0.5 * present)[off] | view.free_hair[off]
+    supported = (owned > 0.5 * present)[off]
     for other in views:
         if other is not view and not other.guessed:
             # What another photo shows as background is not there.
             row, column, inside, _ = other.pixels_of(view.points[off])
             supported &= ~inside | (other.outside_m[row, column] < MATTE_TOLERANCE_M)
+    supported |= view.free_hair[off]  # of which the other photos were asked already
     confidence[off] = np.where(supported, OFF_MESH_CONFIDENCE, 0.2)
     return confidence

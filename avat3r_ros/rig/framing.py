@@ -25,3 +25,11 @@ def height_over_chin_plane(
 ) -> Float[np.ndarray, "*n"]:
     """Signed height over the cutting plane lifted to the chin, head frame, metres."""
     return points[..., 1] - chin[1] - NECK_SLOPE * (chin[2] - points[..., 2])
+
+
+def hangs(points: Float[np.ndarray, "*n 3"]) -> np.ndarray:
+    """Whether hair at points of the head frame (metres) hangs: below the middle of the skull.
+
+    What hangs stays upright when the head is tilted, and so is elsewhere on it in each photo.
+    """
+    return points[..., 1] < SKULL_CENTER_HEAD_M[1]

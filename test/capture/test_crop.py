@@ -151,6 +151,24 @@ def test_thin_hair_beside_the_jaw_stays_by_its_colour(template):
             assert crops.masks[0, 0, y, x] > 0.5
 
 
+def test_a_strand_beside_the_jaw_hangs_from_hair_before_the_ear(template):
+    """Above, hair lies on the head; only its lower end is beside it, and a tip ends thin."""
+    fit = make_fit(template, 640, 640, 0)
+    row, column = np.mgrid[:640, :640]
+    off_middle = np.abs(column - 320)
+    on_head = (off_middle > 40) & (off_middle < 54) & (row < 390)
+    beside = (off_middle > 45) & (off_middle < 74) & (row > 369) & (row < 394)
+    tip = (off_middle > 60) & (off_middle < 64) & (row > 369) & (row < 402)
+    matte = ((off_middle < 54) & (row > 220)) | beside | tip
+    image = np.full((640, 640, 3), (200, 150, 120), np.uint8)
+    image[(row < 250) | on_head | beside | tip] = (60, 40, 30)
+    crops = crop_heads([image], [matte.astype(np.float32)], fit, template, SIZE)
+    k, k_crop = fit.intrinsics[0], crops.cameras.intrinsics[0].numpy()
+    for x, y in ((382, 386), (382, 399)):
+        to_crop = k_crop @ np.linalg.inv(k) @ [x + 0.5, y + 0.5, 1]
+        assert crops.hair[0, 0, int(to_crop[1]), int(to_crop[0])], (x, y)
+
+
 def test_dark_clothes_below_dark_hair_are_not_hair(template):
     """A shaded jaw leads from one to the other; hair would hang down beside it."""
     fit = make_fit(template, 640, 640, 0)

@@ -68,6 +68,21 @@ def test_what_cannot_be_there_fades(drawn_person, template):
     assert torch.equal(faded.gaussians.colors, far.gaussians.colors)
 
 
+@pytest.mark.parametrize(("thickness_m", "stays"), [(0.0, False), (0.004, True)])
+def test_one_outline_does_not_take_hanging_hair_away(drawn_person, template, thickness_m, stays):
+    hair = torch.full((len(template.neutral),), thickness_m)
+    views = dataclasses.replace(drawn_person, hair_thickness_m=hair)
+    base = build_base_guess(views, CONFIG, template)
+    seen = views.position_maps[0, 1]
+    cheeks = (seen < 0.0) & (seen > -0.05) & (views.masks[0, 0] > 0)
+    masks = views.masks.clone()
+    masks[0, 0][cheeks] = 0.0
+    faded = corrected(base, dataclasses.replace(views, masks=masks), template)
+    lost = (base.gaussians.opacities - faded.gaussians.opacities)[: base.num_pixels]
+    lost = lost[base.code_rows[: base.num_pixels] > 0]
+    assert (lost > 0.5).float().mean() < 0.01 if stays else (lost > 0.5).float().mean() > 0.1
+
+
 def test_one_view_says_nothing_of_itself(drawn_person, template):
     one = drawn_person[:1]
     base = moved(build_base_guess(one, CONFIG, template), one, 0.01)

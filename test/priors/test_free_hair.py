@@ -15,9 +15,9 @@ YAWS, SIZE = (-25, 0, 25), 128
 DEPTH_M = -0.06
 
 
-def curtain(x=0.12):
+def curtain(x=0.12, top=0.0):
     """A sheet of hair facing forward beside the left cheek, as points 1 mm apart."""
-    across, down = np.meshgrid(np.arange(x, x + 0.03, 0.001), np.arange(-0.09, 0.0, 0.001))
+    across, down = np.meshgrid(np.arange(x, x + 0.03, 0.001), np.arange(top - 0.09, top, 0.001))
     return np.stack([across, down, np.full_like(across, DEPTH_M)], -1).reshape(-1, 3)
 
 
@@ -63,6 +63,29 @@ def test_what_other_photos_show_as_background_finds_no_place(crops, template):
     place_free_hair(views)
     # What stays is within the tolerance of the other mattes.
     assert views[1].hair.sum() > 400 and views[1].free_hair.sum() < 0.25 * views[1].hair.sum()
+
+
+@pytest.mark.parametrize(("top", "stays"), [(0.0, True), (0.125, False)])
+def test_two_photos_outvote_a_tilted_one_where_hair_hangs(crops, template, top, stays):
+    """Beside the cheek hair moves against the head; beside the skull, one denial is enough."""
+    crops = hang(crops, curtain(top=top), [0, 1])
+    views = [ReferenceView(crops, template, index) for index in range(3)]
+    place_free_hair(views)
+    for view in views[:2]:
+        assert view.hair.sum() > 300
+        found = view.free_hair.sum() / view.hair.sum()
+        assert found > 0.9 if stays else found < 0.6
+
+
+def test_a_lock_is_a_sheet(crops, template):
+    """Beside each other, its pixels lie at much the same depth, whatever each one found."""
+    crops = hang(crops, curtain(), range(3))
+    views = [ReferenceView(crops, template, index) for index in range(3)]
+    place_free_hair(views)
+    for view in views:
+        depth = np.where(view.free_hair, np.linalg.norm(view.points - view.center, axis=-1), np.nan)
+        step = np.abs(np.diff(depth, axis=1))
+        assert np.nanmean(step > 0.004) < 0.0025
 
 
 def test_hair_behind_the_cheek_does_not_come_before_it(crops, template):
