@@ -130,6 +130,7 @@ def _held_out(
                 casual=own,
                 picture_size=args.picture_size,
                 ict_facekit=None if own else args.ict_facekit,
+                details=True,
             )
         except FaceNotFoundError as error:
             logger.warning("person %d is left out: %s", seed, error)

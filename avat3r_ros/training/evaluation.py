@@ -106,7 +106,10 @@ def evaluate_network(
         template: Head template; the shipped one if None.
     """
     template = template or HeadTemplate.load()
-    people = (make_person(seed, network.config, prior, template, casual=True) for seed in seeds)
+    people = (
+        make_person(seed, network.config, prior, template, casual=True, details=True)
+        for seed in seeds
+    )
     results = list(score_people(network, people, template, optimise_s=0.0))
     return summary(results) | {"prior": prior}
 

@@ -8,6 +8,9 @@ cloud                the coloured position maps, motionless (the paper's startin
 nearest reference    the pixels of the photo nearest to the camera alone
 textured template    the fitted mesh, textured by the photos, moved by its blendshapes
 optimised            the base guess, its Gaussians optimised on the photos for a while
+
+The first four are drawn as avatars are: where the photos were looked at more closely, in four for a
+pixel. Their points are those of whole pixels.
 """
 
 from collections.abc import Callable
@@ -21,6 +24,8 @@ from torch import Tensor
 from avat3r_ros.model import Avat3r
 from avat3r_ros.model import cloud as cloud_config
 from avat3r_ros.model.base_guess import build_base_guess
+from avat3r_ros.model.detail import with_details
+from avat3r_ros.model.prefix import Prefix
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.people import TrainingPerson
@@ -55,13 +60,33 @@ class Subject:
 
 
 def _of_gaussians(
-    name: str, gaussians: Callable[[Tensor], Gaussians], points: Int[Tensor, "p"]
+    name: str,
+    gaussians: Callable[[Tensor], Gaussians],
+    points: Int[Tensor, "p"],
+    drawn: Callable[[Tensor], Gaussians] | None = None,
 ) -> Subject:
+    drawn = drawn or gaussians
     return Subject(
         name,
-        lambda code, cameras: render_gaussians(gaussians(code), cameras).rgb,
+        lambda code, cameras: render_gaussians(drawn(code), cameras).rgb,
         gaussians,
         points,
+    )
+
+
+def _with_details(
+    prefix: Prefix, network: Avat3r, one: TrainingPerson, template: HeadTemplate
+) -> Prefix:
+    """The same person as `build_avatar` makes them."""
+    if one.views.details is None:
+        return prefix
+    finer, rows = with_details(one.base, one.views, template)
+    return network.prefix_from_tokens(
+        network.encode_tokens(one.views),
+        finer,
+        one.views.identity,
+        prefix.num_views,
+        still=None if prefix.still is None else prefix.still[rows[: finer.num_pixels]],
     )
 
 
@@ -78,7 +103,13 @@ def subjects(
     """
     prefix = network.encode(one.views, base=one.base)
     at_rest = torch.zeros(network.config.code_length)
-    resting, still = network.decode(prefix, at_rest), prefix.base_gaussians(at_rest)
+    finer = _with_details(prefix, network, one, template)
+
+    def shown_at_rest(name: str, of: Callable[[Prefix], Gaussians]) -> Subject:
+        """The same Gaussians whatever the driver does."""
+        whole, fine = of(prefix), of(finer)
+        return _of_gaussians(name, lambda code: whole, one.points, lambda code: fine)
+
     config = cloud_config(network.config)
     cloud = build_base_guess(one.views, config, None)
     cloud_points = torch.searchsorted(cloud.pixel_indices, one.base.pixel_indices[one.points])
@@ -87,10 +118,12 @@ def subjects(
     photos = build_base_guess(whole, config, None)
     mesh = TexturedMesh(one.views, template)
     shown = [
-        _of_gaussians("network", partial(network.decode, prefix), one.points),
-        _of_gaussians("base guess", prefix.base_gaussians, one.points),
-        _of_gaussians("frozen neutral", lambda code: resting, one.points),
-        _of_gaussians("still base guess", lambda code: still, one.points),
+        _of_gaussians(
+            "network", partial(network.decode, prefix), one.points, partial(network.decode, finer)
+        ),
+        _of_gaussians("base guess", prefix.base_gaussians, one.points, finer.base_gaussians),
+        shown_at_rest("frozen neutral", lambda known: network.decode(known, at_rest)),
+        shown_at_rest("still base guess", lambda known: known.base_gaussians(at_rest)),
         _of_gaussians("cloud", lambda code: cloud.gaussians, cloud_points),
         Subject(
             "nearest reference",

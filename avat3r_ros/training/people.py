@@ -74,6 +74,7 @@ def make_person(
     close_ups: bool = False,
     picture_size: int | None = None,
     ict_facekit: str | Path | None = None,
+    details: bool = False,
 ) -> TrainingPerson:
     """Draw a person, make references of their photos, and place the base guess.
 
@@ -94,8 +95,8 @@ def make_person(
         close_ups=close_ups,
         ict_facekit=ict_facekit,
     )
-    return prepare_person(person_from_sample(sample, config.image_size, prior, template), config,
-                          template)  # fmt: skip
+    person = person_from_sample(sample, config.image_size, prior, template, details=details)
+    return prepare_person(person, config, template)
 
 
 def prepare_person(person: Person, config: Avat3rConfig, template: HeadTemplate) -> TrainingPerson:

@@ -24,10 +24,10 @@ FORMAT = 2
 """How values are stored; which ones are is compared by name (`_leaves`)."""
 
 _BYTES = ("images", "masks")
-_HALVES = ("moved",)
+_HALVES = ("moved", "details")
 _SMALL_INTEGERS = ("triangle_ids", "pixel_indices", "points", "code_rows")
 
-_KEPT_AT_HAND = ("motion", "patches", "evidence", "shared", "details")
+_KEPT_AT_HAND = ("motion", "patches", "evidence", "shared")
 
 
 class PeopleFolder:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from avat3r_ros.capture.crop import crop_heads
+from avat3r_ros.capture.crop import crop_details, crop_heads
 from avat3r_ros.capture.exposure import harmonize_colors
 from avat3r_ros.capture.matting import cut_out_heads
 from avat3r_ros.capture.template_fit import FaceObservation, TemplateFit, fit_template
@@ -131,7 +131,12 @@ class Person:
 
 
 def person_from_sample(
-    sample: TrainingSample, image_size: int, prior: Prior, template: HeadTemplate
+    sample: TrainingSample,
+    image_size: int,
+    prior: Prior,
+    template: HeadTemplate,
+    *,
+    details: bool = False,
 ) -> Person:
     """Make the references of a sample.
 
@@ -142,6 +147,7 @@ def person_from_sample(
             through the template fit alone; "exact" uses true cameras, identity, expressions and
             positions.
         template: What is fitted.
+        details: Keep what the photos show within the crops' pixels, as avatars do.
 
     Raises:
         ValueError: There is no such prior, or people of another head model are not tracked.
@@ -173,6 +179,8 @@ def person_from_sample(
     photo_codes = torch.from_numpy(np.stack([photo.code for photo in sample.photos]))
     crops = crop_heads(images, mattes, fit, template, image_size)
     views = harmonize_colors(position_maps(crops, template), template)
+    if details:
+        views = replace(views, details=crop_details(images, fit, image_size))
     surfaces = _true_surfaces(sample.photos, sample.mesh, fit, crops.cameras)
     if prior == "exact":
         views = _with_true_positions(views, surfaces, sample)

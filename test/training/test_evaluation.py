@@ -22,9 +22,11 @@ from avat3r_ros.training.face_scores import (
     tracked,
     unit_errors,
 )
-from avat3r_ros.training.methods import METHODS, Subject
+from avat3r_ros.training.methods import METHODS, Subject, subjects
 from avat3r_ros.training.metrics import psnr
-from avat3r_ros.training.references import FaceNotFoundError
+from avat3r_ros.training.people import prepare_person
+from avat3r_ros.training.people_files import PeopleFolder
+from avat3r_ros.training.references import FaceNotFoundError, person_from_sample
 from avat3r_ros.training.report import write_report
 from avat3r_ros.training.textured_mesh import TexturedMesh, nearest_view
 
@@ -156,11 +158,34 @@ def test_flicker_is_taken_over_the_whole_ramp(small_person):
     assert torch.allclose(seen[-1], small_person.codes[-1])
 
 
+def test_people_are_drawn_as_fine_as_avatars_are(sample, template, tmp_path):
+    """Pixels cut in four where the photos show something; their points are the whole pixels'."""
+    network = Avat3r(preset("debug"), template).eval()
+    person = person_from_sample(sample, 32, "fitted", template, details=True)
+    fine = prepare_person(person, network.config, template)
+    whole = dataclasses.replace(fine, views=dataclasses.replace(fine.views, details=None))
+    folder = PeopleFolder(tmp_path, network.config, "fitted", picture_size=64)
+    folder.save(fine)
+    code, camera = fine.codes[0], fine.targets.cameras[:1]
+    with torch.no_grad():
+        shown = [
+            {s.name: s for s in subjects(network, one, template, optimise_s=0.0)}
+            for one in (fine, whole, folder.load(fine.seed))
+        ]
+        for name in ("network", "base guess", "frozen neutral", "still base guess"):
+            pictures = [by_name[name].pictures(code, camera) for by_name in shown]
+            assert (pictures[0] - pictures[1]).abs().mean() > 1e-3, name
+            assert (pictures[0] - pictures[2]).abs().mean() < 1e-3, name
+            assert len(shown[0][name].gaussians(code)) == len(fine.base)
+        clouds = [by_name["cloud"].pictures(code, camera) for by_name in shown]
+    assert torch.equal(clouds[0], clouds[1])
+
+
 def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped(
     small_person, tmp_path, monkeypatch, capsys
 ):
-    def make_person(seed, config, prior, template, *, casual, picture_size, ict_facekit):
-        assert casual and picture_size == 512 and ict_facekit is None
+    def make_person(seed, config, prior, template, *, casual, picture_size, ict_facekit, details):
+        assert casual and picture_size == 512 and ict_facekit is None and details
         if seed == 1:
             raise FaceNotFoundError("person 1: no face found in a photo")
         if seed == 3:
