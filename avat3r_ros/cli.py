@@ -271,7 +271,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="3 people and 10 s of optimisation: a first look"
     )
     evaluate.add_argument(
-        "--people-folder", metavar="DIR", help="keep these people here between runs, 25 MB each"
+        "--people-folder", metavar="DIR", help="keep these people here between runs, 30 MB each"
     )
     evaluate.add_argument(
         "--optimise-seconds",
