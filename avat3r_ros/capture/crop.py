@@ -44,7 +44,7 @@ HAIR_STRAND_M = 0.008
 """Width above which something off the template is a strand of hair and not the fit's error."""
 
 TIPS = 2
-"""Their tips may be thinner, over so many halves of that width."""
+"""Strands end in thinner tips, which stay over so many halves of that width."""
 
 FACE_HALF_WIDTH_M = 0.03
 """So near the middle of the face, between eyes and chin, there is skin whatever the hair."""

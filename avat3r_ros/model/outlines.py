@@ -26,6 +26,7 @@ from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.model.evidence import rays_to_cameras
 from avat3r_ros.model.pixel_maps import smoothed
 from avat3r_ros.model.rig_motion import BaseGuess, RigMotion
+from avat3r_ros.model.template_fill import HAIR_M
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.framing import hangs, height_over_chin_plane
 from avat3r_ros.types import Camera, ReferenceViews
@@ -39,9 +40,6 @@ FADE = 0.016
 
 SMOOTH = 0.02
 """Shifts are smoothed over this share of the picture's side, or surfaces would break."""
-
-HAIR_M = 0.002
-"""Pixels over a template with thicker hair than this show hair."""
 
 JAW_M = 0.03
 """Below this height over the chin outlines are not trusted: collars, shadows, the neck's cut."""

@@ -59,6 +59,7 @@ def place_free_hair(views: list[ReferenceView]) -> None:
             depth[left[better]], least[left[better]] = tried, denials[better]
         found = least <= 0
         view.free_hair[wanted] = found
+        # Neighbours that chose different steps are brought together where that is not denied.
         smooth = _smoothed(depth, found, wanted, SMOOTHING_M / view.pixel_size_m())
         keep = found & (_denials(guess + smooth[:, None] * rays, others) <= 0)
         view.points[wanted] = guess + np.where(keep, smooth, depth)[:, None] * rays
@@ -80,10 +81,11 @@ def _strands(view: ReferenceView) -> np.ndarray:
 def _denials(points: np.ndarray, others: list["_Witness"]) -> np.ndarray:
     """By how many photos more points (n, 3) are denied than confirmed, (n,)."""
     more, final = np.zeros(len(points), int), np.zeros(len(points), bool)
+    stays = ~hangs(points)
     for other in others:
         outside, before_skin, hair = other.says_of(points)
         more += outside.astype(int) - hair
-        final |= before_skin | (outside & ~hangs(points))
+        final |= before_skin | (outside & stays)
     return np.where(final, FINAL, more)
 
 

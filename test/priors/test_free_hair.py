@@ -85,7 +85,7 @@ def test_a_lock_is_a_sheet(crops, template):
     for view in views:
         depth = np.where(view.free_hair, np.linalg.norm(view.points - view.center, axis=-1), np.nan)
         step = np.abs(np.diff(depth, axis=1))
-        assert np.nanmean(step > 0.004) < 0.0025
+        assert (step[np.isfinite(step)] > 0.004).mean() < 0.06
 
 
 def test_hair_behind_the_cheek_does_not_come_before_it(crops, template):
