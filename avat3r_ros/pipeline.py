@@ -353,7 +353,7 @@ def crop_targets(
         for photo, face, matte in zip(photos, faces, mattes, strict=True)
     ]
     fit = TemplateFit(
-        identity=identity,
+        identity=result.views.identity.numpy(),  # with its neck
         **{
             name: np.concatenate([getattr(one, name) for one in fits])
             for name in ("codes", "intrinsics", "camera_from_head", "residual_px")

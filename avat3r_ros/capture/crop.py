@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from avat3r_ros import native
 from avat3r_ros.capture.cut_hair import with_cut_hair
 from avat3r_ros.capture.hair_color import hair_pixels
+from avat3r_ros.capture.neck_fit import with_neck
 from avat3r_ros.capture.rim import without_spill
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
@@ -99,6 +100,13 @@ def crop_heads(
 
     pictures, masks, shown, intrinsics = zip(*in_threads(crop, range(len(images))), strict=True)
     masks = with_cut_hair(pictures, masks, shown, intrinsics, fit.camera_from_head, chin)
+    if len(identity) == template.num_identity:
+        identity = torch.from_numpy(
+            with_neck(
+                pictures, masks, intrinsics, fit.camera_from_head, identity.numpy(), codes.numpy(),
+                template,
+            )
+        )  # fmt: skip
 
     def cut(view: int) -> tuple[np.ndarray, ...]:
         """Picture without background and shoulders, mask and hair."""

@@ -13,6 +13,7 @@ Colours are functions of the place on the mean head: no texture is needed. Hair 
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -231,8 +232,10 @@ class IctHead(HeadSurface):
             part=torch.from_numpy(part),
         )
 
-    def paint_portrait(self, camera: Camera, code: Float[np.ndarray, "52"]) -> Picture:
-        """Take a picture with all of the neck; arguments of `render`."""
+    def paint_portrait(
+        self, camera: Camera, code: Float[np.ndarray, "52"], *, part: Literal["head"] = "head"
+    ) -> Picture:
+        """Take a picture with all of the neck; arguments of `render`. There is nothing else."""
         return self._paint_picture(self.vertices(code), camera, self.light, None)
 
     def _paint_picture(

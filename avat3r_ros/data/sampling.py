@@ -72,12 +72,15 @@ class TargetViews:
         masks: Coverage in [0, 1].
         cameras: T cameras.
         codes: `arkit_52` of each picture; several pictures share one.
+        necks: Coverage in [0, 1] of the neck below the cut, which the pictures do not show; None
+            if nobody asked.
     """
 
     images: Float[Tensor, "t 3 h w"]
     masks: Float[Tensor, "t 1 h w"]
     cameras: Camera
     codes: Float[Tensor, "t 52"]
+    necks: Float[Tensor, "t 1 h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def training_sample(
     one_expression: bool = False,
     casual: bool = False,
     close_ups: bool = False,
+    necks: bool = False,
     ict_facekit: str | Path | None = None,
 ) -> TrainingSample:
     """Draw a person, photos and targets; the same arguments give the same sample.
@@ -126,6 +130,7 @@ def training_sample(
         close_ups: Targets other than the driver's are windows of pictures 2 to 3 times as large.
             Renderings of 256 pixels spill half a pixel over outlines; whoever learns to make up for
             it makes heads too thin at the sizes at which avatars are shown.
+        necks: The targets' `necks` are drawn, too.
         ict_facekit: File of the other head model: the person is one of its people (`IctHead`).
 
     Raises:
@@ -150,7 +155,7 @@ def training_sample(
         light = {"light": _light_of_room(head, camera)} if capture.turning else {}
         picture = head.paint_portrait(camera, code, **light)
         photos.append(_photo(picture, camera, code, rng, capture.quality))
-    images, masks, intrinsics, poses, codes = [], [], [], [], []
+    images, masks, intrinsics, poses, codes, below = [], [], [], [], [], []
     for _ in range(num_codes):
         code = random_code(rng) * units
         for number in range(cameras_per_code):
@@ -163,6 +168,8 @@ def training_sample(
             intrinsics.append(camera.intrinsics)
             poses.append(camera.camera_from_head)
             codes.append(torch.from_numpy(code))
+            if necks:
+                below.append(_neck_below(head, camera, code, view.mask))
     return TrainingSample(
         seed=seed,
         photos=photos,
@@ -171,9 +178,24 @@ def training_sample(
             masks=torch.stack(masks),
             cameras=Camera(torch.stack(intrinsics), torch.stack(poses), image_size, image_size),
             codes=torch.stack(codes),
+            necks=torch.stack(below) if below else None,
         ),
         mesh=head.mesh,
     )
+
+
+def _neck_below(
+    head: SyntheticHead | IctHead,
+    camera: Camera,
+    code: Float[np.ndarray, "52"],
+    mask: Float[Tensor, "1 h w"],
+) -> Float[Tensor, "1 h w"]:
+    """What a picture without the neck's cut shows beyond one with it."""
+    uncut = head.paint_portrait(camera, code, part="head")
+    below = -mask
+    rows, columns = uncut.window
+    below[0, rows, columns] += torch.from_numpy(uncut.rgba[..., 3].copy())
+    return below.clamp(min=0)
 
 
 @dataclass(frozen=True)

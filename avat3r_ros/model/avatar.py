@@ -228,7 +228,11 @@ def _restored(avatar: Avatar, config: Avat3rConfig, template: HeadTemplate | Non
     ):
         if len(values) and not 0 <= int(values.min()) <= int(values.max()) < limit:
             raise ValueError(f"avatar tensor {name!r} has values outside [0, {limit})")
-    _tensor(avatar, "identity", (None if template is None else template.num_identity,))
+    identity = _tensor(avatar, "identity", (None,))
+    if template is not None and len(identity) not in template.identity_lengths:
+        raise ValueError(
+            f"expected an identity of {template.identity_lengths} values, got {len(identity)}"
+        )
     if template is not None and codes.shape[1] != config.code_length:
         raise ValueError(f"expected codes of {config.code_length} values, got {codes.shape[1]}")
     quats = _tensor(avatar, "quats_wxyz", (n, 4)).float()

@@ -123,5 +123,7 @@ class TokenEncoder(nn.Module):
         if c.condition_on_reference_codes:
             tokens = tokens + self.reference_embedding(views.codes.to(device))[:, None]
         if c.sees_identity:
-            tokens = tokens + self.identity_embedding(views.identity.float().to(device))
+            # The neck's shape, which may follow, is not told.
+            identity = views.identity.float()[: self.identity_embedding.in_features]
+            tokens = tokens + self.identity_embedding(identity.to(device))
         return tokens.flatten(0, 1)

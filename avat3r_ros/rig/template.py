@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from avat3r_ros.expression import ARKIT_52
 from avat3r_ros.geometry import triangle_normals
+from avat3r_ros.rig.neck_shape import neck_basis
 from avat3r_ros.types import SurfaceBinding
 
 DEFAULT_PATH = Path(__file__).parents[1] / "assets" / "head_template.safetensors"
@@ -85,8 +86,20 @@ class HeadTemplate:
 
     @property
     def num_identity(self) -> int:
-        """K, the number of identity coefficients."""
+        """K, the number of identity coefficients without those of `neck_basis`."""
         return self.identity_basis.shape[0]
+
+    @property
+    def identity_lengths(self) -> tuple[int, int]:
+        """Lengths of identities: without and with coefficients of the neck."""
+        return self.num_identity, self.num_identity + len(self.neck_basis)
+
+    @cached_property
+    def neck_basis(self) -> Float[Tensor, "4 v 3"]:
+        """Change of the vertices per coefficient of `rig.neck_shape.NECK_SHAPES`, metres."""
+        around = self.region_vertices("skin", "scalp", "ears")
+        basis = neck_basis(self.neutral.cpu(), self.region_vertices("neck"), around)
+        return basis.to(self.neutral)
 
     def to(self, device: torch.device | str) -> "HeadTemplate":
         """Return the template on another device."""
@@ -100,7 +113,8 @@ class HeadTemplate:
         """Shape the head; differentiable, None means zeros (mean adult, at rest).
 
         Args:
-            identity: Standard deviations; leading dimensions broadcast with those of `code`.
+            identity: Standard deviations, and after them the coefficients of `neck_basis` or
+                nothing; leading dimensions broadcast with those of `code`.
             code: `arkit_52` scores. Values outside [0, 1] extrapolate.
 
         Returns:
@@ -108,7 +122,10 @@ class HeadTemplate:
         """
         vertices = self.neutral
         if identity is not None:
-            vertices = vertices + torch.tensordot(identity, self.identity_basis, 1)
+            shape, neck = identity[..., : self.num_identity], identity[..., self.num_identity :]
+            vertices = vertices + torch.tensordot(shape, self.identity_basis, 1)
+            if neck.shape[-1]:
+                vertices = vertices + torch.tensordot(neck, self.neck_basis, 1)
         if code is not None:
             vertices = vertices + torch.tensordot(code, self.expression_basis, 1)
         return vertices

@@ -133,12 +133,12 @@ def score_people(
 
     Yields:
         Per person and method the mean of: `psnr` (dB), `ssim`, `perceptual`
-        (`metrics.perceptual_distance`) inside the mask; `psnr_around` in the mask and
-        `AROUND_PX` around it, so that what sticks out counts, too; `psnr_moved` where points that
-        truly move are seen; `akd_px`, the distance of landmarks found in the rendering and in the
-        true picture; `found`, the share of faces the tracker still finds in the rendering (the
-        others have no `akd_px` and no `expression`, so a method that loses faces is flattered);
-        `expression`, the mean over units of the difference between codes read of both;
+        (`metrics.perceptual_distance`) inside the mask; `psnr_around` in the mask and `AROUND_PX`
+        around it but below the neck's cut, so that what sticks out counts, too; `psnr_moved` where
+        points that truly move are seen; `akd_px`, the distance of landmarks found in the rendering
+        and in the true picture; `found`, the share of faces the tracker still finds in the
+        rendering (the others have no `akd_px` and no `expression`, so a method that loses faces is
+        flattered); `expression`, the mean over units of the difference between codes read of both;
         `identity` (`face_scores.identity_distance`) in the first picture of each expression;
         `flicker` (`metrics.flicker`) over a ramp from one expression to another; `moving_mm` and
         `all_mm`, the distance of reference points from their true place (of those that truly move,
@@ -184,8 +184,9 @@ def score_person(
             zip(one.codes, expressions, truths, strict=True)
         ):
             cameras, masks = one.targets.cameras[shown], one.targets.masks[shown]
+            necks = None if one.targets.necks is None else one.targets.necks[shown]
             rgb = subject.pictures(code, cameras).clamp(0, 1)
-            scores = _picture_scores(rgb, truth, masks) | _point_scores(
+            scores = _picture_scores(rgb, truth, masks, necks) | _point_scores(
                 subject, one, row, rgb, cameras, masks
             )
             if tracker is not None:
@@ -240,8 +241,15 @@ def summary(results: Sequence[PersonResult]) -> dict[str, Any]:
     return table
 
 
-def _picture_scores(rgb: Tensor, truth: Tensor, masks: Tensor) -> dict[str, float]:
-    around = widened((masks > SEEN_MASK).float(), AROUND_PX)
+def _picture_scores(
+    rgb: Tensor, truth: Tensor, masks: Tensor, necks: Tensor | None = None
+) -> dict[str, float]:
+    inside = (masks > SEEN_MASK).float()
+    around = widened(inside, AROUND_PX)
+    if necks is not None:
+        # Avatars go on below the cut of true pictures.
+        below = widened((necks > SEEN_MASK).float(), AROUND_PX)
+        around = torch.maximum(inside, around * (1 - below))
     return {
         "psnr": float(psnr(rgb, truth, masks).mean()),
         "psnr_around": float(psnr(rgb, truth, around).mean()),

@@ -74,13 +74,14 @@ def _of_gaussians(
     )
 
 
-def _with_details(
+def _as_drawn(
     prefix: Prefix, network: Avat3r, one: TrainingPerson, template: HeadTemplate
 ) -> Prefix:
-    """The same person as `build_avatar` makes them."""
+    """The same person as `build_avatar` makes them: with a neck below the cut, and details."""
     if one.views.details is None:
         return prefix
-    finer, rows = with_details(one.base, one.views, template)
+    base = build_base_guess(one.views, network.config, template, neck=True)
+    finer, rows = with_details(base, one.views, template)
     return network.prefix_from_tokens(
         network.encode_tokens(one.views),
         finer,
@@ -103,7 +104,7 @@ def subjects(
     """
     prefix = network.encode(one.views, base=one.base)
     at_rest = torch.zeros(network.config.code_length)
-    finer = _with_details(prefix, network, one, template)
+    finer = _as_drawn(prefix, network, one, template)
 
     def shown_at_rest(name: str, of: Callable[[Prefix], Gaussians]) -> Subject:
         """The same Gaussians whatever the driver does."""

@@ -93,6 +93,7 @@ def make_person(
         cameras_per_code=cameras_per_code,
         casual=casual,
         close_ups=close_ups,
+        necks=details,
         ict_facekit=ict_facekit,
     )
     person = person_from_sample(sample, config.image_size, prior, template, details=details)

@@ -23,7 +23,7 @@ from avat3r_ros.training.references import Prior
 FORMAT = 2
 """How values are stored; which ones are is compared by name (`_leaves`)."""
 
-_BYTES = ("images", "masks")
+_BYTES = ("images", "masks", "necks")
 _HALVES = ("moved", "details")
 _SMALL_INTEGERS = ("triangle_ids", "pixel_indices", "points", "code_rows")
 

@@ -254,6 +254,7 @@ def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "
             masks=targets.masks[kept],
             cameras=targets.cameras[kept],
             codes=targets.codes[kept],
+            necks=None if targets.necks is None else targets.necks[kept],
         ),
         torch.stack(codes),
     )

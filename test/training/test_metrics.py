@@ -159,3 +159,22 @@ def test_what_sticks_out_of_the_head_costs_around_it_only():
     far = truth.clone()
     far[..., :3, :] = 1.0
     assert _picture_scores(far, truth, mask)["psnr_around"] == thin["psnr_around"]
+
+
+def test_the_neck_below_the_cut_is_not_judged():
+    """Avatars go on where true pictures are cut; beside the neck nothing is forgiven."""
+    image, mask = torch.full((1, 3, 128, 128), 0.6), torch.zeros(1, 1, 128, 128)
+    mask[..., 32:96, 40:88] = 1.0
+    neck = torch.zeros_like(mask)
+    neck[..., 96:120, 44:84] = 1.0
+    truth = image * mask
+    with_neck = image * (mask + neck)
+    assert _picture_scores(with_neck, truth, mask)["psnr_around"] < 30
+    assert _picture_scores(with_neck, truth, mask, neck)["psnr_around"] > 60
+    beside = with_neck.clone()
+    beside[..., 40:80, 88:92] = 0.6
+    assert _picture_scores(beside, truth, mask, neck)["psnr_around"] < 30
+    # A head that lacks its lowest rows is not spared for being next to the neck.
+    short = truth.clone()
+    short[..., 92:96, :] = 0.0
+    assert _picture_scores(short, truth, mask, neck)["psnr_around"] < 30
