@@ -42,6 +42,19 @@ def test_shapes_and_pairs_of_targets(sample):
     assert all(0.1 < photo.matte.mean() < 0.9 for photo in sample.photos)
 
 
+def test_necks_are_what_lies_below_the_cut(sample, template):
+    """They touch the heads from below and hide nothing of them; the sample is the same."""
+    assert sample.targets.necks is None
+    targets = training_sample(11, template, necks=True, **ARGUMENTS).targets
+    assert torch.equal(targets.images, sample.targets.images)
+    assert targets.necks.shape == targets.masks.shape
+    rows = torch.arange(32.0)[:, None]
+    for neck, mask in zip(targets.necks, targets.masks, strict=True):
+        assert (neck + mask).max() < 1.01
+        assert neck.sum() > 10
+        assert (neck * rows).sum() / neck.sum() > (mask * rows).sum() / mask.sum() + 5
+
+
 def test_photos_are_taken_from_far_apart(sample):
     centers = [invert_poses(p.camera.camera_from_head[None])[0, :3, 3] for p in sample.photos]
     directions = torch.stack([c / c.norm() for c in centers])

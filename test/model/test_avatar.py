@@ -154,6 +154,20 @@ def test_tensors_that_do_not_fit_are_refused(avatar, template, name, change, mes
         restore_avatar(dataclasses.replace(avatar, tensors=tensors), template=template)
 
 
+def test_heads_with_and_without_a_shape_of_the_neck_are_restored(avatar, template):
+    """Avatars of before have none; zeros are the same."""
+    plain = avatar.tensors["identity"][: template.num_identity]
+    shown = []
+    for identity in (plain, torch.cat([plain, torch.zeros(4)])):
+        tensors = dict(avatar.tensors) | {"identity": identity}
+        shown.append(animated(dataclasses.replace(avatar, tensors=tensors), template))
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(shown[0], name), getattr(shown[1], name))
+    tensors = dict(avatar.tensors) | {"identity": torch.cat([plain, torch.zeros(3)])}
+    with pytest.raises(ValueError, match="identity of .* values, got"):
+        restore_avatar(dataclasses.replace(avatar, tensors=tensors), template=template)
+
+
 def test_another_head_template_is_refused(avatar):
     with pytest.raises(ValueError, match="another head template"):
         restore_avatar(avatar)  # with the shipped template

@@ -23,7 +23,7 @@ from avat3r_ros.training.face_scores import (
     unit_errors,
 )
 from avat3r_ros.training.methods import METHODS, Subject, subjects
-from avat3r_ros.training.metrics import psnr
+from avat3r_ros.training.metrics import psnr, widened
 from avat3r_ros.training.people import prepare_person
 from avat3r_ros.training.people_files import PeopleFolder
 from avat3r_ros.training.references import FaceNotFoundError, person_from_sample
@@ -179,6 +179,28 @@ def test_people_are_drawn_as_fine_as_avatars_are(sample, template, tmp_path):
             assert len(shown[0][name].gaussians(code)) == len(fine.base)
         clouds = [by_name["cloud"].pictures(code, camera) for by_name in shown]
     assert torch.equal(clouds[0], clouds[1])
+
+
+def test_people_are_drawn_with_necks_as_avatars_are(template):
+    """Below the cut of the references there is something; where there are no details, nothing."""
+    network = Avat3r(preset("debug"), template).eval()
+    sample = training_sample(
+        3, template, image_size=128, num_photos=3, num_codes=1, cameras_per_code=1, necks=True
+    )
+    person = person_from_sample(sample, 32, "exact", template, details=True)
+    one = prepare_person(person, network.config, template)
+    cut = dataclasses.replace(one, views=dataclasses.replace(one.views, details=None))
+    # Discs of so coarse references reach some pixels beyond the cut.
+    below = (one.targets.necks > 0.9) & (widened(one.targets.masks, 6) < 0.01)
+
+    def brightness(person):
+        by_name = {s.name: s for s in subjects(network, person, template, optimise_s=0.0)}
+        with torch.no_grad():
+            picture = by_name["network"].pictures(one.codes[0], one.targets.cameras)
+        return float(picture.mean(1, keepdim=True)[below].mean())
+
+    assert below.sum() > 20
+    assert brightness(one) > 2 * brightness(cut)
 
 
 def test_the_command_passes_over_lost_faces_and_reports_what_it_has_when_stopped(
