@@ -134,15 +134,15 @@ def score_people(
     Yields:
         Per person and method the mean of: `psnr` (dB), `ssim`, `perceptual`
         (`metrics.perceptual_distance`) inside the mask; `psnr_around` in the mask and `AROUND_PX`
-        around it but below the neck's cut, so that what sticks out counts, too; `psnr_moved` where
-        points that truly move are seen; `akd_px`, the distance of landmarks found in the rendering
-        and in the true picture; `found`, the share of faces the tracker still finds in the
-        rendering (the others have no `akd_px` and no `expression`, so a method that loses faces is
-        flattered); `expression`, the mean over units of the difference between codes read of both;
-        `identity` (`face_scores.identity_distance`) in the first picture of each expression;
-        `flicker` (`metrics.flicker`) over a ramp from one expression to another; `moving_mm` and
-        `all_mm`, the distance of reference points from their true place (of those that truly move,
-        and of all).
+        around it, so that what sticks out counts, too (pictures are cut at the neck as true ones);
+        `psnr_moved` where points that truly move are seen; `akd_px`, the distance of landmarks
+        found in the rendering and in the true picture; `found`, the share of faces the tracker
+        still finds in the rendering (the others have no `akd_px` and no `expression`, so a method
+        that loses faces is flattered); `expression`, the mean over units of the difference between
+        codes read of both; `identity` (`face_scores.identity_distance`) in the first picture of
+        each expression; `flicker` (`metrics.flicker`) over a ramp from one expression to another;
+        `moving_mm` and `all_mm`, the distance of reference points from their true place (of those
+        that truly move, and of all).
     """
     with FaceTracker(smoothing=None, max_faces=1, running_mode="image", full_range=True) as tracker:
         for one in tqdm(people, desc="evaluate", unit=" people"):
@@ -185,8 +185,8 @@ def score_person(
         ):
             cameras, masks = one.targets.cameras[shown], one.targets.masks[shown]
             necks = None if one.targets.necks is None else one.targets.necks[shown]
-            rgb = subject.pictures(code, cameras).clamp(0, 1)
-            scores = _picture_scores(rgb, truth, masks, necks) | _point_scores(
+            rgb = _cut_at_neck(subject.pictures(code, cameras).clamp(0, 1), masks, necks)
+            scores = _picture_scores(rgb, truth, masks) | _point_scores(
                 subject, one, row, rgb, cameras, masks
             )
             if tracker is not None:
@@ -241,15 +241,16 @@ def summary(results: Sequence[PersonResult]) -> dict[str, Any]:
     return table
 
 
-def _picture_scores(
-    rgb: Tensor, truth: Tensor, masks: Tensor, necks: Tensor | None = None
-) -> dict[str, float]:
-    inside = (masks > SEEN_MASK).float()
-    around = widened(inside, AROUND_PX)
-    if necks is not None:
-        # Avatars go on below the cut of true pictures.
-        below = widened((necks > SEEN_MASK).float(), AROUND_PX)
-        around = torch.maximum(inside, around * (1 - below))
+def _cut_at_neck(rgb: Tensor, masks: Tensor, necks: Tensor | None) -> Tensor:
+    """Pictures without what they show below the cut of the true ones: avatars go on there."""
+    if necks is None:
+        return rgb
+    below = widened((necks > SEEN_MASK).float(), AROUND_PX) * (masks <= SEEN_MASK)
+    return rgb * (1 - below)
+
+
+def _picture_scores(rgb: Tensor, truth: Tensor, masks: Tensor) -> dict[str, float]:
+    around = widened((masks > SEEN_MASK).float(), AROUND_PX)
     return {
         "psnr": float(psnr(rgb, truth, masks).mean()),
         "psnr_around": float(psnr(rgb, truth, around).mean()),
