@@ -104,7 +104,7 @@ def crop_heads(
         identity = torch.from_numpy(
             with_neck(
                 pictures, masks, intrinsics, fit.camera_from_head, identity.numpy(), codes.numpy(),
-                template,
+                chin, template,
             )
         )  # fmt: skip
 

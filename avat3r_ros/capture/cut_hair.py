@@ -12,8 +12,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
 
+from avat3r_ros.capture.color_examples import (
+    MAX_COLOR_DISTANCE,
+    MIN_EXAMPLES,
+    color_examples,
+    smooth_lab,
+)
 from avat3r_ros.mattes import SEEN_MASK, parts_touching
 from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig.framing import (
@@ -39,17 +44,11 @@ BELOW_CHIN_M = 0.03
 STRAND_M = 0.008
 """What is narrower is the slack of the fit and no cut."""
 
-MAX_COLOR_DISTANCE = 7.0
-"""CIELAB distance within which a colour is one of the head's."""
-
 BACKGROUND_FARTHER, BACKGROUND_APART = 2.0, 3.0
 """The nearest colours of the background are so many times farther away, and that far at least."""
 
 STRAY = 3
 """So many still nearer ones may be hair that no matte has."""
-
-MAX_EXAMPLES, MIN_EXAMPLES = 600, 40
-"""Colours of head and background that are compared with; fewer than the second tell nothing."""
 
 CERTAIN_HEAD, CERTAIN_BACKGROUND = 0.9, 0.1
 """Mattes above and below these give examples of colours."""
@@ -174,13 +173,13 @@ def _missing(
     of_background[_lowest(around) :] = False
     if min(of_head.sum(), of_background.sum()) < MIN_EXAMPLES or not contested.any():
         return none
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.0), cv2.COLOR_RGB2LAB)
-    to_head, _ = _examples(lab[of_head]).query(
+    lab = smooth_lab(picture)
+    to_head, _ = color_examples(lab[of_head]).query(
         lab[contested], distance_upper_bound=MAX_COLOR_DISTANCE
     )
     near = np.flatnonzero(np.isfinite(to_head))
     apart = np.maximum(BACKGROUND_FARTHER * to_head[near], BACKGROUND_APART)
-    to_background, _ = _examples(lab[of_background]).query(
+    to_background, _ = color_examples(lab[of_background]).query(
         lab[contested][near], k=[STRAY + 1], distance_upper_bound=apart.max(initial=0) + 1
     )
     alike = none.copy()
@@ -202,7 +201,3 @@ def _lowest(mask: np.ndarray) -> int:
 def _disc(radius_px: float) -> np.ndarray:
     radius = max(round(radius_px), 1)
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-
-
-def _examples(colors: np.ndarray) -> cKDTree:
-    return cKDTree(colors[:: max(len(colors) // MAX_EXAMPLES, 1)])

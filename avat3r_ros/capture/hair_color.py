@@ -5,23 +5,20 @@ without a gap: long hair hangs over ears and cheeks down to the shoulders, while
 neck parts short hair from a collar.
 """
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
 
+from avat3r_ros.capture.color_examples import (
+    MAX_COLOR_DISTANCE,
+    MIN_EXAMPLES,
+    color_examples,
+    smooth_lab,
+)
 from avat3r_ros.mattes import parts_touching
-
-MAX_COLOR_DISTANCE = 7.0
-"""CIELAB distance within which a colour is one of the hair's (2.3 is just noticeable)."""
 
 UNLIKE_QUANTILE, APART = 0.67, 16.0
 """There is hair where the scalp's pixels that are least like skin are so far from it (CIELAB).
 Measured: 7 to 13 on three drawn bald heads, 20 and more on ten with hair."""
-
-MAX_EXAMPLES, MIN_EXAMPLES = 600, 40
-"""Colours that are compared with, of hair and of skin. With fewer than the second there is no hair
-to speak of, or no skin to tell it from."""
 
 
 def hair_pixels(
@@ -44,17 +41,16 @@ def hair_pixels(
     """
     if certain.sum() < MIN_EXAMPLES:
         return certain
-    # A slight blur: strands and the gaps between them count as one colour.
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.0), cv2.COLOR_RGB2LAB)
+    lab = smooth_lab(picture)
     skin_known = skin.sum() >= MIN_EXAMPLES
     if skin_known:
         certain = certain & ~_foreign(lab, certain, skin)
     asked = np.flatnonzero(inside & ~certain)
     colors = lab.reshape(-1, 3)[asked]
-    to_hair, _ = _examples(lab[certain]).query(colors, distance_upper_bound=MAX_COLOR_DISTANCE)
+    to_hair, _ = color_examples(lab[certain]).query(colors, distance_upper_bound=MAX_COLOR_DISTANCE)
     alike = np.isfinite(to_hair)
     if skin_known:
-        to_skin, _ = _examples(lab[skin]).query(
+        to_skin, _ = color_examples(lab[skin]).query(
             colors[alike], distance_upper_bound=MAX_COLOR_DISTANCE
         )
         alike[alike] = to_hair[alike] < to_skin
@@ -78,7 +74,3 @@ def _foreign(
         to_hair = np.linalg.norm(lab - np.median(lab[examples], axis=0), axis=-1)
         examples = hair & (to_hair <= to_skin)
     return to_skin < to_hair
-
-
-def _examples(colors: np.ndarray) -> cKDTree:
-    return cKDTree(colors[:: max(len(colors) // MAX_EXAMPLES, 1)])

@@ -13,25 +13,27 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.spatial import cKDTree
 
 from avat3r_ros import native
+from avat3r_ros.capture.color_examples import (
+    MAX_COLOR_DISTANCE,
+    MIN_EXAMPLES,
+    color_examples,
+    smooth_lab,
+)
 from avat3r_ros.geometry import invert_pose
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.parallel import in_threads
-from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
+from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.rig.framing import NECK_BELOW_CHIN_M, height_over_chin_plane
 from avat3r_ros.rig.neck_shape import NECK_SHAPES
 
 REACH_M = 0.012
 """Skin that goes on farther beside the neck is of shoulders, and says nothing."""
 
-MAX_COLOR_DISTANCE, MAX_CHROMA_APART = 7.0, 12.0
-"""Skin beside the neck is so near to some of the neck's (CIELAB), which is so near to the face in
-chroma (a and b): collars lie on necks."""
-
-MAX_EXAMPLES, MIN_EXAMPLES = 600, 40
-"""Colours of the neck that are compared with; fewer than the second tell nothing."""
+MAX_CHROMA_APART = 12.0
+"""Examples of the neck's skin are so near to the face in chroma (a and b of CIELAB): collars lie on
+necks."""
 
 CERTAIN_MASK, RIM_PX = 0.9, 2
 """Mattes above this show no background; so wide is their rim that does."""
@@ -53,6 +55,7 @@ def with_neck(
     camera_from_head: Float[np.ndarray, "v 4 4"],
     identity: Float[np.ndarray, "k"],
     codes: Float[np.ndarray, "v e"],
+    chin: Float[np.ndarray, "3"],
     template: HeadTemplate,
 ) -> Float[np.ndarray, "k_and_neck"]:
     """Return the identity followed by the coefficients of the neck's shape.
@@ -64,10 +67,10 @@ def with_neck(
         camera_from_head: Their cameras.
         identity: Of the head, without its neck.
         codes: Expression of each crop.
+        chin: Of the resting head, head frame.
         template: Head template.
     """
     shape = torch.from_numpy(identity)
-    chin = template.landmarks(template.vertices(shape))[CHIN_LANDMARK].numpy()
 
     def observe(view: int) -> tuple[np.ndarray, np.ndarray]:
         vertices = template.vertices(shape, torch.from_numpy(codes[view])).numpy()
@@ -166,7 +169,7 @@ def _skin_pixels(
 ) -> Bool[np.ndarray, "h w"]:
     """Pixels of the person in a colour of the neck's skin; none if too little of it is known."""
     skin = np.zeros(mask.shape, bool)
-    lab = cv2.cvtColor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.0), cv2.COLOR_RGB2LAB)
+    lab = smooth_lab(picture)
     certain = mask > CERTAIN_MASK
     if not (face & certain).any():
         return skin
@@ -175,9 +178,10 @@ def _skin_pixels(
     examples = lab[neck & certain & (apart < MAX_CHROMA_APART)]
     if len(examples) < MIN_EXAMPLES:
         return skin
-    tree = cKDTree(examples[:: max(len(examples) // MAX_EXAMPLES, 1)])
     person = mask > SEEN_MASK
-    distance, _ = tree.query(lab[person], distance_upper_bound=MAX_COLOR_DISTANCE)
+    distance, _ = color_examples(examples).query(
+        lab[person], distance_upper_bound=MAX_COLOR_DISTANCE
+    )
     skin[person] = np.isfinite(distance)
     # The matte's rim is a mixture with the background: it is what it is the rim of.
     across = np.ones((1, 2 * RIM_PX + 1), np.uint8)

@@ -9,7 +9,7 @@ from avat3r_ros.capture.crop import crop_heads
 from avat3r_ros.capture.neck_fit import with_neck
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
 from avat3r_ros.rig.neck_shape import NECK_SHAPES
 
 SIZE = 256
@@ -56,7 +56,8 @@ def fitted(template, pictures, masks):
     """Coefficients by name, of crops whose head is fitted and whose neck is not."""
     identity = np.zeros(template.num_identity, np.float32)
     codes = np.zeros((len(pictures), 52), np.float32)
-    found = with_neck(pictures, masks, *cameras(), identity, codes, template)
+    chin = template.landmarks(template.neutral)[CHIN_LANDMARK].numpy()
+    found = with_neck(pictures, masks, *cameras(), identity, codes, chin, template)
     assert len(found) == template.identity_lengths[1] and not found[: len(identity)].any()
     return dict(zip(NECK_SHAPES, found[len(identity) :].tolist(), strict=True))
 
