@@ -30,8 +30,9 @@ from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
+from avat3r_ros.training.alignment import Similarity
 from avat3r_ros.training.metrics import psnr
-from avat3r_ros.training.references import Person, Similarity, person_from_sample
+from avat3r_ros.training.references import Person, person_from_sample
 from avat3r_ros.training.subject_fit import RATES, changed_gaussians, fit_changes
 from avat3r_ros.types import Camera, Gaussians, ReferenceViews, SurfaceBinding
 

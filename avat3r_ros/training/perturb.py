@@ -20,8 +20,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avat3r_ros.geometry import invert_poses
+from avat3r_ros.training.alignment import Similarity
 from avat3r_ros.training.people import TrainingPerson
-from avat3r_ros.training.references import Similarity
 from avat3r_ros.types import Camera
 
 _MIDDLE_HEAD_M = np.array([0.0, 0.0, -0.08])

@@ -29,13 +29,17 @@ from avat3r_ros.data.head_surface import HeadSurface
 from avat3r_ros.data.person_mesh import PersonMesh
 from avat3r_ros.data.sampling import SyntheticPhoto, TargetViews, TrainingSample
 from avat3r_ros.expression import ARKIT_INDEX
-from avat3r_ros.geometry import fit_similarity
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.pictures import uint8_image
-from avat3r_ros.priors.depth import FACE_REGIONS
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.rig import HeadTemplate, LandmarkBias
 from avat3r_ros.tracking import FaceTracker
+from avat3r_ros.training.alignment import (
+    Similarity,
+    align_landmarks,
+    align_photographed,
+    align_to_photos,
+)
 from avat3r_ros.types import Camera, FaceState, ReferenceViews, SurfaceBinding
 
 Prior = Literal["exact", "fitted", "tracked"]
@@ -55,32 +59,6 @@ LANDMARKS_IN_MATTE = 0.9
 
 class FaceNotFoundError(ValueError):
     """The tracker finds no face in a photo."""
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """`a_from_b` with a scale: points_a = scale * rotation @ points_b + translation."""
-
-    scale: float
-    rotation: Float[np.ndarray, "3 3"]
-    translation: Float[np.ndarray, "3"]
-
-    def points(self, points: Float[Tensor, "*p 3"]) -> Float[Tensor, "*p 3"]:
-        """Map points from b to a."""
-        rotation = torch.from_numpy(self.rotation).to(points)
-        return self.scale * points @ rotation.T + torch.from_numpy(self.translation).to(points)
-
-    def cameras(self, cameras: Camera) -> Camera:
-        """Turn cameras of the frame b into those of the frame a that take the same pictures.
-
-        Distances in the camera frame grow by the scale, which a picture does not show.
-        """
-        rotation = torch.from_numpy(self.rotation).to(cameras.camera_from_head)
-        translation = torch.from_numpy(self.translation).to(cameras.camera_from_head)
-        pose = cameras.camera_from_head.clone()
-        pose[..., :3, :3] = pose[..., :3, :3] @ rotation.T
-        pose[..., :3, 3] = self.scale * pose[..., :3, 3] - pose[..., :3, :3] @ translation
-        return replace(cameras, camera_from_head=pose)
 
 
 @dataclass(frozen=True)
@@ -187,9 +165,11 @@ def person_from_sample(
         fit_from_true = Similarity(1.0, np.eye(3), np.zeros(3))
     elif isinstance(sample.mesh, PersonMesh):
         fitted = template.vertices(torch.from_numpy(fit.identity)).numpy()
-        fit_from_true = align(template, sample.mesh.rest, fitted)
+        fit_from_true = align_landmarks(template, sample.mesh.rest, fitted)
     else:
         fit_from_true = align_photographed(views, surfaces, sample.mesh, photo_codes, template)
+    if prior != "exact":
+        fit_from_true = align_to_photos(fit_from_true, views, surfaces, sample.mesh, photo_codes)
     return Person(
         seed=sample.seed,
         views=views,
@@ -258,55 +238,6 @@ def _tracked_targets(targets: TargetViews) -> tuple[TargetViews, Float[Tensor, "
         ),
         torch.stack(codes),
     )
-
-
-def align_photographed(
-    views: ReferenceViews,
-    surfaces: SurfaceBinding,
-    mesh: HeadSurface,
-    codes: Float[Tensor, "v 52"],
-    template: HeadTemplate,
-) -> Similarity:
-    """Similarity that lays the photographed true faces over the position maps.
-
-    For meshes of another kind, which have no landmarks of ours.
-
-    Args:
-        views: References.
-        surfaces: True surface under each of their pixels.
-        mesh: The person's true shape.
-        codes: True expression of each reference.
-        template: Says which pixels show the face.
-    """
-    triangles = views.binding.triangle_ids
-    face = template.region_mask(*FACE_REGIONS)[triangles.clamp(min=0)]
-    face &= (triangles >= 0) & (surfaces.triangle_ids >= 0) & (views.masks[:, 0] > 0.9)
-    true = torch.stack(
-        [
-            mesh.points(SurfaceBinding(ids, weights), code.numpy())
-            for ids, weights, code in zip(
-                surfaces.triangle_ids, surfaces.barycentrics, codes, strict=True
-            )
-        ]
-    )
-    placed = views.position_maps.movedim(1, -1)
-    return Similarity(*fit_similarity(placed[face].double().numpy(), true[face].double().numpy()))
-
-
-def align(
-    template: HeadTemplate, true_rest: Float[np.ndarray, "v 3"], fit_rest: Float[np.ndarray, "v 3"]
-) -> Similarity:
-    """Similarity that lays the true resting face over the fitted one.
-
-    Photos leave open how large and how far away a head is. It is taken from the landmarks of both
-    resting heads, as in the demo's scores: that is also what the fit goes by, and laid over each
-    other by all skin, true faces would come out a hundredth larger.
-    """
-    fitted, true = (
-        template.landmarks(torch.from_numpy(rest)).double().numpy()
-        for rest in (fit_rest, true_rest)
-    )
-    return Similarity(*fit_similarity(fitted, true))
 
 
 def _true_fit(sample: TrainingSample) -> TemplateFit:

@@ -1,13 +1,11 @@
 import dataclasses
 
 import numpy as np
-import pytest
 import torch
 
 from avat3r_ros.capture.template_fit import FaceObservation
 from avat3r_ros.geometry import pixel_centers, project_points, transform_points
 from avat3r_ros.training import references
-from avat3r_ros.training.references import Similarity, align, align_photographed
 from avat3r_ros.types import FaceState
 
 
@@ -55,20 +53,6 @@ def test_targets_follow_into_the_frame_of_the_fit(fitted, sample):
     assert torch.allclose(rotation @ rotation.T, torch.eye(3), atol=1e-5)
 
 
-def test_alignment_finds_a_known_similarity(template):
-    angle = 0.2
-    rotation = np.array(
-        [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
-    )
-    known = Similarity(1.07, rotation, np.array([0.01, -0.02, 0.03]))
-    rest = template.neutral.numpy()
-    moved = known.points(template.neutral).numpy()
-    found = align(template, rest, moved)
-    assert found.scale == pytest.approx(1.07, abs=1e-5)
-    assert np.allclose(found.rotation, rotation, atol=1e-5)
-    assert np.allclose(found.translation, known.translation, atol=1e-5)
-
-
 def test_true_positions_move_with_the_expression(exact):
     pixels = with_surface(exact)[::10]
     codes = torch.zeros(2, 52)
@@ -77,17 +61,6 @@ def test_true_positions_move_with_the_expression(exact):
     moved = (positions[1] - positions[0]).norm(dim=-1)
     assert moved.max() > 0.02
     assert (moved < 1e-4).float().mean() > 0.2  # forehead, eyes and scalp stay
-
-
-def test_photographed_faces_lie_over_each_other_as_landmarks_do(exact, fitted, template):
-    for person, most_mm in ((exact, 1e-3), (fitted, 6.0)):
-        found = align_photographed(
-            person.views, person.surfaces, person.mesh, person.photo_codes, template
-        )
-        points = torch.from_numpy(person.mesh.rest[::50])
-        apart = (found.points(points) - person.fit_from_true.points(points)).norm(dim=-1) * 1000
-        # Both are least squares of a fit that is off by 3 to 5 mm, over other points.
-        assert apart.median() < most_mm
 
 
 def test_where_the_matting_sees_nobody_the_true_matte_is_taken(sample, monkeypatch):
