@@ -104,7 +104,7 @@ def _glare(
     """Bright pixels where another photo shows skin, or on the jaw and neck where none shows any."""
     triangles = template.triangles.long()
     ids = views.binding.triangle_ids.clamp(min=0).long()
-    kept_free = template.region_mask(*GLARE_FREE_REGIONS)[ids]
+    kept_free = (template.region_mask(*GLARE_FREE_REGIONS) | _forehead(template))[ids]
     shown, shown_bright = (
         torch.stack(
             [
@@ -145,8 +145,20 @@ def _grown(
     )
 
 
+def _forehead(template: HeadTemplate) -> Bool[Tensor, "f"]:
+    """Triangles above the lids of the neutral head: fair and white fringes hang there."""
+    height = _heights(template)
+    return height > height[template.region_mask("lid_left", "lid_right")].max()
+
+
 def _jaw_and_neck(template: HeadTemplate) -> Bool[Tensor, "f"]:
     """Triangles of skin below the lips of the neutral head."""
-    height = template.neutral[template.triangles.long()].mean(1)[:, 1]
-    lips = height[template.region_mask("lips")].min()
-    return template.region_mask("skin", "neck") & (height < lips)
+    height = _heights(template)
+    return template.region_mask("skin", "neck") & (
+        height < height[template.region_mask("lips")].min()
+    )
+
+
+def _heights(template: HeadTemplate) -> Float[Tensor, "f"]:
+    """Of the triangles' middles of the neutral head, metres."""
+    return template.neutral[template.triangles.long()].mean(1)[:, 1]

@@ -101,6 +101,16 @@ def test_bright_grey_that_all_photos_show_is_the_person(person, template):
     assert not (misread_pixels(person, template) & face).any(), "a white beard"
 
 
+def test_white_fringes_stay_where_another_photo_puts_skin(person, template):
+    """They stand off the forehead, so that the photos disagree about what is beneath."""
+    face = region(person, template, "skin")
+    fringe = face & (person.position_maps[:, 1:2] > 0.05)
+    fringe[1:] = False
+    assert fringe.sum() > 20
+    person.images[:] = torch.where(fringe, WHITE[:, None, None], person.images)
+    assert not (misread_pixels(person, template) & fringe).any()
+
+
 def test_bright_grey_that_only_one_photo_sees_goes_from_the_jaw_alone(person, template):
     alone = dataclasses.replace(person, masks=person.masks.clone())
     alone.masks[1] = 0.0
