@@ -71,7 +71,7 @@ class TrainingConfig:
     warmup_steps: int = 50
     weight_decay: float = 0.02
     clip_norm: float = 1.0
-    place_share: float = 0.3
+    place_share: float = 0.15
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     evaluation_people: int = 8
