@@ -17,7 +17,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from avat3r_ros.data.head_surface import HeadSurface
-from avat3r_ros.geometry import fit_similarity
+from avat3r_ros.geometry import (
+    fit_similarity,
+    pixel_centers,
+    project_points,
+    transform_points,
+)
 from avat3r_ros.priors.depth import FACE_REGIONS
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Camera, ReferenceViews, SurfaceBinding
@@ -122,21 +127,20 @@ def align_to_photos(
         mesh: The person's true shape.
         codes: True expression of each reference.
     """
-    points, pixels, of_view = [], [], []
+    centers = pixel_centers(views.cameras.height, views.cameras.width).double()
+    photographed = []
     for view, code in enumerate(codes):
         shown = (surfaces.triangle_ids[view] >= 0) & (views.masks[view, 0] > 0.9)
-        row, column = shown.nonzero().T
-        step = max(len(row) // PIXELS_ASKED, 1)
-        row, column = row[::step], column[::step]
-        seen = SurfaceBinding(
-            surfaces.triangle_ids[view, row, column], surfaces.barycentrics[view, row, column]
+        asked = shown.flatten().nonzero()[:, 0]
+        asked = asked[:: max(len(asked) // PIXELS_ASKED, 1)]
+        surface = SurfaceBinding(
+            surfaces.triangle_ids[view].flatten()[asked],
+            surfaces.barycentrics[view].flatten(0, 1)[asked],
         )
-        points.append(mesh.points(seen, code.numpy()).double().numpy())
-        pixels.append(torch.stack([column, row], -1).double().numpy() + 0.5)
-        of_view += [view] * len(row)
-    points, pixels = np.concatenate(points), np.concatenate(pixels)
-    intrinsics = views.cameras.intrinsics.double().numpy()[of_view]
-    poses = views.cameras.camera_from_head.double().numpy()[of_view]
+        points = mesh.points(surface, code.numpy()).double()
+        photographed.append((points, centers.flatten(0, 1)[asked]))
+    weight = np.sqrt(INDEPENDENT_PIXELS / max(sum(len(points) for points, _ in photographed), 1))
+    intrinsics, poses = views.cameras.intrinsics.double(), views.cameras.camera_from_head.double()
 
     def changed(change: np.ndarray) -> Similarity:
         """By log scale, rotation vector and translation."""
@@ -148,11 +152,12 @@ def align_to_photos(
 
     def residuals(change: np.ndarray) -> np.ndarray:
         to = changed(change)
-        there = to.scale * points @ to.rotation.T + to.translation
-        there = np.einsum("nij,nj->ni", poses[:, :3, :3], there) + poses[:, :3, 3]
-        there = np.einsum("nij,nj->ni", intrinsics, there)
-        off = there[:, :2] / there[:, 2:] - pixels
-        weight = np.sqrt(INDEPENDENT_PIXELS / max(len(points), 1))
-        return np.concatenate([weight * off.ravel(), change / USUAL_CHANGE])
+        off = [
+            project_points(intrinsic, transform_points(pose, to.points(points))) - pixels
+            for (points, pixels), intrinsic, pose in zip(
+                photographed, intrinsics, poses, strict=True
+            )
+        ]
+        return np.concatenate([weight * torch.cat(off).flatten().numpy(), change / USUAL_CHANGE])
 
     return changed(least_squares(residuals, np.zeros(7)).x)

@@ -163,13 +163,13 @@ def person_from_sample(
     if prior == "exact":
         views = _with_true_positions(views, surfaces, sample)
         fit_from_true = Similarity(1.0, np.eye(3), np.zeros(3))
-    elif isinstance(sample.mesh, PersonMesh):
-        fitted = template.vertices(torch.from_numpy(fit.identity)).numpy()
-        fit_from_true = align_landmarks(template, sample.mesh.rest, fitted)
     else:
-        fit_from_true = align_photographed(views, surfaces, sample.mesh, photo_codes, template)
-    if prior != "exact":
-        fit_from_true = align_to_photos(fit_from_true, views, surfaces, sample.mesh, photo_codes)
+        if isinstance(sample.mesh, PersonMesh):
+            fitted = template.vertices(torch.from_numpy(fit.identity)).numpy()
+            guess = align_landmarks(template, sample.mesh.rest, fitted)
+        else:
+            guess = align_photographed(views, surfaces, sample.mesh, photo_codes, template)
+        fit_from_true = align_to_photos(guess, views, surfaces, sample.mesh, photo_codes)
     return Person(
         seed=sample.seed,
         views=views,
