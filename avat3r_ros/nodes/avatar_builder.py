@@ -256,7 +256,7 @@ class AvatarBuilderNode(ManagedNode):
             if goal.num_views:
                 capture = replace(capture, num_views=goal.num_views)
             frames, focals = capture_views(
-                self, self._group, capture, lambda c: progress("choosing views", 0.0, c), cancelled
+                self, capture, lambda c: progress("choosing views", 0.0, c), cancelled
             )
             with self.times.measure("build"):
                 built = self.build_from_images(

@@ -4,15 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rclpy.callback_groups import CallbackGroup
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from avat3r_ros.capture.frame_selection import FrameSelector, SelectedFrame
 from avat3r_ros.nodes.conversions import intrinsics_from_camera_info, stamp_s_from_msg
 from avat3r_ros.nodes.images import image_from_compressed, image_from_msg
-from avat3r_ros.nodes.mailbox import Mailbox
 from avat3r_ros.nodes.managed import ManagedNode
+from avat3r_ros.nodes.newest_message import NewestMessage
 from avat3r_ros.nodes.parameters import ranged
 from avat3r_ros.pipeline import BuildCancelledError, BuildError
 from avat3r_ros.tracking import FaceTracker
@@ -49,38 +47,31 @@ class CaptureProgress:
 
 def capture_views(
     node: ManagedNode,
-    group: CallbackGroup,
     config: CaptureConfig,
     report: Callable[[CaptureProgress], None],
     cancelled: Callable[[], bool],
 ) -> tuple[list[SelectedFrame], list[float | None]]:
     """Subscribe, watch the operator, and return the chosen views with their focal lengths.
 
-    Blocks; the node's executor must run in other threads.
+    Blocks; the topics are read in this thread. An executor would read them too, but it fails when
+    another thread removes a subscription just as it gathers what to wait for (ros2/rclpy#1284).
 
     Raises:
         BuildError: Not enough views in time; the message says what is missing.
         BuildCancelledError: `cancelled` returned True.
     """
-    images: Mailbox[Image | CompressedImage] = Mailbox()
-    infos: Mailbox[CameraInfo] = Mailbox()
     topic, kind = ("image_raw", Image)
     if config.compressed:
         topic, kind = ("image_raw/compressed", CompressedImage)
-    newest_only = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    subscriptions = [
-        node.create_subscription(kind, topic, images.put, newest_only, callback_group=group),
-        node.create_subscription(
-            CameraInfo, "camera_info", infos.put, qos_profile_sensor_data, callback_group=group
-        ),
-    ]
+    images = NewestMessage(node, kind, topic)
+    infos = NewestMessage(node, CameraInfo, "camera_info")
     try:
         with FaceTracker(config.model_path or None, smoothing=None) as tracker:
             watch = _Watch(node, config, tracker)
             return watch.run(images, infos, report, cancelled)
     finally:
-        for subscription in subscriptions:
-            node.destroy_subscription(subscription)
+        images.close()
+        infos.close()
 
 
 class _Watch:
@@ -96,8 +87,8 @@ class _Watch:
 
     def run(
         self,
-        images: Mailbox,
-        infos: Mailbox,
+        images: NewestMessage,
+        infos: NewestMessage,
         report: Callable[[CaptureProgress], None],
         cancelled: Callable[[], bool],
     ) -> tuple[list[SelectedFrame], list[float | None]]:
