@@ -1,9 +1,9 @@
 """Colours of template Gaussians: what nobody has seen takes after what is next to it.
 
 Skin continues the nearest seen colours over the mesh (a harmonic function, as heat spreads), and
-hair those of hair, with streaks; the hidden parts of an eye continue its seen ones; tongue and
-throat have colours of their own, scaled by the photos' brightness. Teeth have a file of their own
-(teeth.py).
+hair those of hair; the hidden parts of an eye continue its seen ones; tongue and throat have
+colours of their own, scaled by the photos' brightness. Teeth (teeth.py) and the texture of hair
+(hair_texture.py) have files of their own.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.ndimage import map_coordinates
 from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import spsolve
 from scipy.spatial import cKDTree
@@ -50,15 +49,6 @@ WARMING = (1.0, 1.35, 1.4)
 MIN_HAIR_PIXELS, NEAR_SEEN_M, NEAR_HAIR_M = 100, 0.015, 0.004
 """Fewer pixels do not tell what hair looks like where nobody saw it; nearer to anything seen bare
 skin and hair go on with its colours, whatever it is."""
-
-STREAKS_M, STREAK_LENGTH_M = (0.005, 0.012), 0.04
-"""Width of the streaks of hair that nobody saw, fine and coarse, and their length."""
-
-STREAK_CONTRAST = (0.04, 0.14)
-"""Limits of their contrast, which is half of that of the hair that is seen."""
-
-_SKULL_Z_M, _SKULL_RADIUS_M = -0.09, 0.085
-"""The axis around which hair hangs down, head frame, and how far from it."""
 
 EYE_NEIGHBORS, EYE_REACH_M = 5, 0.007
 """Hidden parts of an eye mix the colours of this many seen pixels, out to about this distance;
@@ -229,37 +219,6 @@ def fill_colors(
         )  # fmt: skip
         colors[on] = surface_points(per_vertex, template, faces[on], weights[on])
     return colors
-
-
-def streaked_hair(
-    colors: Float[Tensor, "n 3"],
-    points: Float[Tensor, "n 3"],
-    hairy: Bool[Tensor, "n"],
-    seen: Float[Tensor, "p 3"],
-) -> Float[Tensor, "n 3"]:
-    """Give hair that nobody saw streaks that hang down; a smooth surface looks like clay.
-
-    Args:
-        colors: Of template Gaussians.
-        points: Where they are at rest.
-        hairy: Which of them are hair.
-        seen: Colours of hair in the photos; sets the contrast.
-    """
-    if len(seen) < MIN_HAIR_PIXELS or not bool(hairy.any()):
-        return colors
-    light = brightness(seen)
-    contrast = float((0.5 * light.std() / light.mean().clamp(min=0.05)).clamp(*STREAK_CONTRAST))
-    x, y, z = points[hairy].numpy().T
-    around = np.arctan2(x, z - _SKULL_Z_M) / (2 * np.pi)
-    rng, noise = np.random.default_rng(0), 0.0
-    for width in STREAKS_M:
-        columns = round(2 * np.pi * _SKULL_RADIUS_M / width)
-        grid = rng.normal(0, 1 / np.sqrt(len(STREAKS_M)), (64, columns))
-        at = np.stack([y / STREAK_LENGTH_M % 64, around % 1 * columns])
-        noise += map_coordinates(grid, at, order=1, mode="grid-wrap")
-    streaked = colors.clone()
-    streaked[hairy] *= torch.from_numpy(1 + contrast * noise).float()[:, None].clamp(0.4, 1.6)
-    return streaked.clamp(0, 1)
 
 
 def photo_light(skin: Float[Tensor, "p 3"]) -> Float[Tensor, "3"]:

@@ -13,8 +13,8 @@ triangle most (a lid in a blink, a cheek with the jaw open), and thinned by four
 - *cut*: nothing below the neckline of the references, or, if asked for, the neck down to its own
   end (neck.py).
 
-Colours: template_colors.py, lid_rims.py, teeth.py. teeth_reach.py moves teeth; visible_triangles.py
-knows what is *hidden*.
+Colours: template_colors.py, hair_texture.py, lid_rims.py, teeth.py. teeth_reach.py moves teeth;
+visible_triangles.py knows what is *hidden*.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ from avat3r_ros.expression import arkit_code
 from avat3r_ros.geometry import pixels_under, triangle_normals
 from avat3r_ros.mattes import FACE_REGIONS, SEEN_MASK, misses_face
 from avat3r_ros.model.backing import backing_places, colors_around, covering_discs
+from avat3r_ros.model.hair_texture import textured_hair
 from avat3r_ros.model.lid_colors import color_sources
 from avat3r_ros.model.lid_rims import with_shown_rims
 from avat3r_ros.model.neck import NECK_SIGMA, hair_going_on, height_over_cut, neck_opacity
@@ -46,7 +47,6 @@ from avat3r_ros.model.template_colors import (
     ColorSources,
     fill_colors,
     in_mouth,
-    streaked_hair,
     surface_groups,
     surface_points,
 )
@@ -231,11 +231,14 @@ def fill_unseen_surfaces(
     colors = fill_colors(placed[0], template, group, sources, on_scalp, faces, weights)
     on_hair = surface_points(hairy[:, None], template, faces, weights)[:, 0] > 0.5
     seen_hair = surface_points(hairy[:, None], template, triangle_ids, barycentrics)[:, 0] > 0.5
-    colors = streaked_hair(
+    shown = inside & seen_hair & (barycentrics.sum(-1) > 0.99)
+    colors = textured_hair(
         colors,
         surface_points(placed[0], template, faces, weights),
         on_hair & (group[faces] == SKIN),
-        seen.colors[inside & seen_hair],
+        seen.colors[shown],
+        surface_points(placed[0], template, triangle_ids[shown], barycentrics[shown]),
+        footprint_m,
     )
     colors[backing] = colors_around(
         template.triangles.long(), triangle_ids, barycentrics, seen.colors, faces[backing],

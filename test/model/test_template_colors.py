@@ -6,14 +6,12 @@ import torch
 from avat3r_ros.model.template_colors import (
     SKIN,
     SKIN_HUE,
-    STREAK_CONTRAST,
     TONGUE,
     ColorSources,
     _skin_colors,
     brightness,
     fill_colors,
     photo_light,
-    streaked_hair,
     surface_groups,
 )
 from avat3r_ros.rig import HeadTemplate
@@ -71,27 +69,6 @@ def test_a_bald_head_is_bald_all_over():
     template, found = colors_from_the_front(FACE)
     on = template.region_vertices("scalp", "skin")
     torch.testing.assert_close(found[on], FACE.expand(len(on), 3), atol=1e-3, rtol=0)
-
-
-def test_unseen_hair_has_streaks_that_hang_down_and_skin_has_none():
-    height, around = torch.meshgrid(
-        torch.linspace(-0.05, 0.05, 41), torch.linspace(0, 2 * np.pi, 400), indexing="ij"
-    )
-    points = torch.stack([0.085 * around.sin(), height, 0.085 * around.cos() - 0.09], -1)
-    colors = HAIR.expand(points.numel() // 3, 3)
-    hairy = torch.ones(len(colors), dtype=torch.bool)
-    hairy[-400:] = False
-    photographed = HAIR * torch.linspace(0.2, 1.8, 500)[:, None]
-    found = streaked_hair(colors, points.reshape(-1, 3), hairy, photographed)
-    assert torch.equal(found[~hairy], colors[~hairy])
-    light = (found / HAIR).mean(-1).reshape(41, 400)[:-1]
-    assert abs(float(light.mean()) - 1) < 0.03
-    assert 0.4 * STREAK_CONTRAST[1] < float(light.std()) < 1.5 * STREAK_CONTRAST[1]
-    step_m = (0.1 / 40, 2 * np.pi * 0.085 / 400)
-    down, across = (float(light.diff(dim=d).abs().mean()) / step_m[d] for d in (0, 1))
-    assert across > 4 * down
-    few = photographed[:20]
-    assert torch.equal(streaked_hair(colors, points.reshape(-1, 3), hairy, few), colors)
 
 
 def test_warm_light_reaches_the_mouth_and_cool_skin_says_nothing():
