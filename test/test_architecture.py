@@ -30,6 +30,8 @@ ALLOWED = {
     "rig": {"types", "geometry", "expression"},
     "avatar_file": {"types", "expression", "files"},
     **{stage: CORE for stage in STAGES},
+    # An avatar's colours are those with which it looks like its photos when drawn.
+    "model": CORE | {"rendering"},
     # The full animation path re-runs the network from its cached prefix; compiling it takes codes
     # as drivers produce them and compares pictures.
     "animation": CORE | {"model", "data", "rendering"},

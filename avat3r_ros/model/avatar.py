@@ -29,6 +29,7 @@ file.
 """
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ from avat3r_ros.model.checkpoint import find_shipped_network, load_network, weig
 from avat3r_ros.model.config import Avat3rConfig, preset
 from avat3r_ros.model.detail import with_details
 from avat3r_ros.model.network import Avat3r
+from avat3r_ros.model.photo_colors import with_photo_colors
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.model.seams import without_seams
@@ -84,7 +86,8 @@ def build_avatar(
     views = without_seams(views, config, template)
     base, motion = guess_with_rig(views, config, template, neck=True)
     finer, rows = with_details(base, views, template)
-    tensors = _stored(finer, views)
+    tensors: dict[str, Tensor] = {}
+    tokens = still = None
     if network is not None and digest:
         with torch.no_grad():
             tokens = network.encode_tokens(views, features)
@@ -93,13 +96,25 @@ def build_avatar(
             if config.evidence_features:
                 motion = motion if network.device.type == "cpu" else None
                 still = network.still_changes(base.to(network.device), views, motion)
-                tensors["still_changes"] = still.half().cpu()[rows[: finer.num_pixels]]
+                still = still[rows[: finer.num_pixels].to(network.device)]
+                tensors["still_changes"] = still.half().cpu()
         if find_shipped_network(digest) is None:
             tensors |= {
                 NETWORK + name: tensor.detach().half().cpu()
                 for name, tensor in network.state_dict().items()
                 if name.startswith(PER_FRAME)
             }
+    num_views = len(views.images)
+    if network is not None and digest:
+        on_device = finer.to(network.device)
+        prefix = network.prefix_from_tokens(
+            tokens, on_device, views.identity, num_views, still=still
+        )
+        shown = partial(network.decode, prefix)
+    else:
+        rig = make_motion(finer, views.identity, template, config)
+        shown = Prefix(finer, rig, num_views).base_gaussians
+    tensors |= _stored(with_photo_colors(finer, views, shown), views)
     return Avatar(
         avatar_id="",
         code_space=config.code_space,
@@ -107,7 +122,7 @@ def build_avatar(
         weights_sha256=digest,
         config={
             "network": config.to_json(),
-            "num_views": len(views.images),
+            "num_views": num_views,
             "reference_size": views.images.shape[-1],
             "template_sha256": "" if template is None else template_sha256(template),
         },

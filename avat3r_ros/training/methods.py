@@ -10,7 +10,8 @@ textured template    the fitted mesh, textured by the photos, moved by its blend
 optimised            the base guess, its Gaussians optimised on the photos for a while
 
 The first four are drawn as avatars are: where the photos were looked at more closely, in four for a
-pixel. Their points are those of whole pixels.
+pixel, and in colours with which the photos look like themselves. Their points are those of whole
+pixels.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from avat3r_ros.model import Avat3r
 from avat3r_ros.model import cloud as cloud_config
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.detail import with_details
+from avat3r_ros.model.photo_colors import with_photo_colors
 from avat3r_ros.model.prefix import Prefix
+from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.training.people import TrainingPerson
@@ -76,19 +79,26 @@ def _of_gaussians(
 
 def _as_drawn(
     prefix: Prefix, network: Avat3r, one: TrainingPerson, template: HeadTemplate
-) -> Prefix:
-    """The same person as `build_avatar` makes them: with a neck below the cut, and details."""
+) -> tuple[Prefix, Prefix]:
+    """The same person as `build_avatar` makes them, with the network and without.
+
+    With a neck below the cut, details, and colours with which the photos look like themselves.
+    """
     if one.views.details is None:
-        return prefix
+        return prefix, prefix
     base = build_base_guess(one.views, network.config, template, neck=True)
     finer, rows = with_details(base, one.views, template)
-    return network.prefix_from_tokens(
-        network.encode_tokens(one.views),
-        finer,
-        one.views.identity,
-        prefix.num_views,
-        still=None if prefix.still is None else prefix.still[rows[: finer.num_pixels]],
-    )
+    tokens = network.encode_tokens(one.views)
+    still = None if prefix.still is None else prefix.still[rows[: finer.num_pixels]]
+
+    def known(base: BaseGuess) -> Prefix:
+        return network.prefix_from_tokens(
+            tokens, base, one.views.identity, prefix.num_views, still=still
+        )
+
+    whole = known(finer)
+    with_network = with_photo_colors(finer, one.views, partial(network.decode, whole))
+    return known(with_network), known(with_photo_colors(finer, one.views, whole.base_gaussians))
 
 
 def subjects(
@@ -104,9 +114,9 @@ def subjects(
     """
     prefix = network.encode(one.views, base=one.base)
     at_rest = torch.zeros(network.config.code_length)
-    finer = _as_drawn(prefix, network, one, template)
+    finer, finer_base = _as_drawn(prefix, network, one, template)
 
-    def shown_at_rest(name: str, of: Callable[[Prefix], Gaussians]) -> Subject:
+    def shown_at_rest(name: str, of: Callable[[Prefix], Gaussians], finer: Prefix) -> Subject:
         """The same Gaussians whatever the driver does."""
         whole, fine = of(prefix), of(finer)
         return _of_gaussians(name, lambda code: whole, one.points, lambda code: fine)
@@ -122,9 +132,9 @@ def subjects(
         _of_gaussians(
             "network", partial(network.decode, prefix), one.points, partial(network.decode, finer)
         ),
-        _of_gaussians("base guess", prefix.base_gaussians, one.points, finer.base_gaussians),
-        shown_at_rest("frozen neutral", lambda known: network.decode(known, at_rest)),
-        shown_at_rest("still base guess", lambda known: known.base_gaussians(at_rest)),
+        _of_gaussians("base guess", prefix.base_gaussians, one.points, finer_base.base_gaussians),
+        shown_at_rest("frozen neutral", lambda known: network.decode(known, at_rest), finer),
+        shown_at_rest("still base guess", lambda known: known.base_gaussians(at_rest), finer_base),
         _of_gaussians("cloud", lambda code: cloud.gaussians, cloud_points),
         Subject(
             "nearest reference",

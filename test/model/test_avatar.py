@@ -48,8 +48,12 @@ def animated(avatar, template, **kwargs):
 
 
 def assert_animates_as(network, avatar, views, template):
+    prefix, _ = restore_avatar(avatar, template=template)
     with torch.no_grad():
         base = build_base_guess(views, network.config, template, neck=True)
+        # Of an avatar with the photos' colours (photo_colors.py): the network's are added to them.
+        colored = dataclasses.replace(base.gaussians, colors=prefix.base.gaussians.colors)
+        base = dataclasses.replace(base, gaussians=colored)
         direct = network.decode(network.encode(views, base=base), CODE)
     stored = animated(avatar, template)
     # Half-precision tokens, weights, shapes and 8-bit colours; measured worst 0.002 (colour).
