@@ -86,9 +86,10 @@ def build_avatar(
     views = without_seams(views, config, template)
     base, motion = guess_with_rig(views, config, template, neck=True)
     finer, rows = with_details(base, views, template)
+    num_views = len(views.images)
     tensors: dict[str, Tensor] = {}
-    tokens = still = None
     if network is not None and digest:
+        still = None
         with torch.no_grad():
             tokens = network.encode_tokens(views, features)
             if tokens is not None:
@@ -104,8 +105,6 @@ def build_avatar(
                 for name, tensor in network.state_dict().items()
                 if name.startswith(PER_FRAME)
             }
-    num_views = len(views.images)
-    if network is not None and digest:
         on_device = finer.to(network.device)
         prefix = network.prefix_from_tokens(
             tokens, on_device, views.identity, num_views, still=still

@@ -9,9 +9,14 @@ from avat3r_ros.types import Camera, ReferenceViews
 TIMES = 2
 
 
+def finer_pixels(values: Float[Tensor, "v c h w"]) -> Float[Tensor, "v c fh fw"]:
+    """Repeat every pixel for its quarters."""
+    return values.repeat_interleave(TIMES, 2).repeat_interleave(TIMES, 3)
+
+
 def finer_pictures(views: ReferenceViews) -> Float[Tensor, "v 3 fh fw"]:
     """Return the references' pictures twice as fine; the same pixels where nobody looked closer."""
-    pictures = views.images.float().repeat_interleave(TIMES, 2).repeat_interleave(TIMES, 3)
+    pictures = finer_pixels(views.images.float())
     return pictures if views.details is None else (pictures + views.details).clamp(0, 1)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avat3r_ros.model.base_guess import SURE_MASK
-from avat3r_ros.model.fine_views import TIMES, finer_camera, finer_pictures
+from avat3r_ros.model.fine_views import finer_camera, finer_pictures, finer_pixels
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rendering import render_gaussians
 from avat3r_ros.types import Gaussians, ReferenceViews
@@ -77,5 +77,5 @@ def with_photo_colors(
 
 def _within(masks: Float[Tensor, "v 1 h w"]) -> Float[Tensor, "v 1 fh fw"]:
     """Finer pixels well within the mattes."""
-    outside = (masks < SURE_MASK).float().repeat_interleave(TIMES, 2).repeat_interleave(TIMES, 3)
+    outside = finer_pixels((masks < SURE_MASK).float())
     return 1 - torch.nn.functional.max_pool2d(outside, 2 * RIM_PX + 1, 1, RIM_PX)

@@ -116,9 +116,9 @@ def subjects(
     at_rest = torch.zeros(network.config.code_length)
     finer, finer_base = _as_drawn(prefix, network, one, template)
 
-    def shown_at_rest(name: str, of: Callable[[Prefix], Gaussians], finer: Prefix) -> Subject:
+    def shown_at_rest(name: str, of: Callable[[Prefix], Gaussians], drawn: Prefix) -> Subject:
         """The same Gaussians whatever the driver does."""
-        whole, fine = of(prefix), of(finer)
+        whole, fine = of(prefix), of(drawn)
         return _of_gaussians(name, lambda code: whole, one.points, lambda code: fine)
 
     config = cloud_config(network.config)
