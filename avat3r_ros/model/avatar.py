@@ -43,7 +43,7 @@ from avat3r_ros.model.checkpoint import find_shipped_network, load_network, weig
 from avat3r_ros.model.config import Avat3rConfig, preset
 from avat3r_ros.model.detail import with_details
 from avat3r_ros.model.network import Avat3r
-from avat3r_ros.model.photo_colors import with_photo_colors
+from avat3r_ros.model.photo_fit import fitted_to_photos
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.model.seams import without_seams
@@ -113,7 +113,7 @@ def build_avatar(
     else:
         rig = make_motion(finer, views.identity, template, config)
         shown = Prefix(finer, rig, num_views).base_gaussians
-    tensors |= _stored(with_photo_colors(finer, views, shown), views)
+    tensors |= _stored(fitted_to_photos(finer, views, shown), views)
     return Avatar(
         avatar_id="",
         code_space=config.code_space,

@@ -26,7 +26,7 @@ from avat3r_ros.model import Avat3r
 from avat3r_ros.model import cloud as cloud_config
 from avat3r_ros.model.base_guess import build_base_guess
 from avat3r_ros.model.detail import with_details
-from avat3r_ros.model.photo_colors import with_photo_colors
+from avat3r_ros.model.photo_fit import fitted_to_photos
 from avat3r_ros.model.prefix import Prefix
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.rendering import render_gaussians
@@ -97,8 +97,8 @@ def _as_drawn(
         )
 
     whole = known(finer)
-    with_network = with_photo_colors(finer, one.views, partial(network.decode, whole))
-    return known(with_network), known(with_photo_colors(finer, one.views, whole.base_gaussians))
+    with_network = fitted_to_photos(finer, one.views, partial(network.decode, whole))
+    return known(with_network), known(fitted_to_photos(finer, one.views, whole.base_gaussians))
 
 
 def subjects(
