@@ -124,8 +124,8 @@ def test_an_untrained_network_and_none_at_all_store_the_base_guess(views, templa
     assert network is None
     expected = build_base_guess(views, preset("debug"), template).gaussians.means
     found = prefix.base_gaussians(torch.zeros(52)).means
-    moved = (found - expected)[: prefix.base.num_pixels].abs().max()
-    assert moved <= PLACE_LIMIT_M * 1.001
+    pixels = slice(prefix.base.num_pixels)
+    assert (found[pixels] - expected[pixels]).abs().max() <= PLACE_LIMIT_M * 1.001
 
 
 def test_shipped_weights_are_found_by_hash_and_not_embedded(views, template, tmp_path, monkeypatch):
