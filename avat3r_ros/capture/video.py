@@ -18,13 +18,18 @@ TIME_BASE = Fraction(1, 90_000)
 
 
 def iter_frames(
-    path: str | os.PathLike, *, max_side_px: int = WORKING_SIDE_PX
+    path: str | os.PathLike,
+    *,
+    max_side_px: int = WORKING_SIDE_PX,
+    max_frames: int | None = None,
 ) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
     """Decode the first video stream frame by frame.
 
     Args:
         path: Anything FFmpeg reads.
         max_side_px: Larger frames are shrunk to this longer side.
+        max_frames: Of more, about this many are given, evenly spread, where the file tells how long
+            it is.
 
     Yields:
         (time_s, image): presentation time from the start of the video, strictly increasing, and the
@@ -47,6 +52,8 @@ def iter_frames(
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         last_s, start_s, count = -np.inf, None, 0
+        step_s = _length_s(container, stream) / max_frames if max_frames else 0.0
+        due_s = 0.0
         try:
             for frame in container.decode(stream):
                 time_s = frame.time
@@ -58,11 +65,21 @@ def iter_frames(
                 if time_s - start_s <= last_s:  # repeated frames of edited files
                     continue
                 last_s = time_s - start_s
+                if last_s < due_s:
+                    continue
+                due_s += step_s
                 yield last_s, _upright(frame, max_side_px)
         except av.FFmpegError as error:
             raise ValueError(f"{path}: damaged after {count} frames ({error})") from error
         if count == 0:
             raise ValueError(f"{path}: expected a video, got one without frames")
+
+
+def _length_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """What the file says of its length; 0 if nothing."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
 def _upright(frame: av.VideoFrame, max_side_px: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import argparse
 import logging
 import pathlib
 from collections.abc import Callable
+from functools import partial
 
 from tqdm import tqdm
 
@@ -20,6 +21,10 @@ from avat3r_ros.pipeline import MIN_VIEWS, build_avatar_from_images, build_avata
 from avat3r_ros.priors.choice import PositionPrior, feature_extractor, position_prior
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.tracking import FaceTracker
+
+WATCHED_FRAMES = 800
+"""Of longer videos so many are looked at, evenly spread: all of an operator who turns for half a
+minute, and minutes of film take no longer."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,16 +108,17 @@ def select_from_video(path: str | pathlib.Path, num_views: int):
     Raises:
         ValueError: The video shows no usable view; says what was missing.
     """
+    watched = partial(iter_frames, path, max_frames=WATCHED_FRAMES)
     faces, usual = [], UsualFace(HeadTemplate.load())
     with FaceTracker(smoothing=None) as tracker:
-        for time_s, image in tqdm(iter_frames(path), desc="watching the face", unit=" frames"):
+        for time_s, image in tqdm(watched(), desc="watching the face", unit=" frames"):
             faces.append(tracker.track(image, time_s))
             usual.look(image, faces[-1])
     strange_s = usual.strange_times()
     with HandFinder() as finder:
         watch = HandWatch(finder.over_face)
         selector = FrameSelector(num_views=num_views, covered=watch.covered)
-        images = (image for _, image in iter_frames(path))
+        images = (image for _, image in watched())
         frames = watch.delayed(zip(images, faces, strict=True))
         for image, face in tqdm(frames, desc="choosing frames", total=len(faces), unit=" frames"):
             if not (abs(strange_s - face.stamp_s) < usual.nearby_s).any():

@@ -34,6 +34,12 @@ def test_frames_come_back_with_their_times(tmp_path, fps):
         assert error[24:60, 56:92].max() < 12
 
 
+@pytest.mark.parametrize(("most", "given"), [(4, [0, 2, 4, 6]), (3, [0, 3, 6]), (20, range(8))])
+def test_of_many_frames_some_are_given_evenly_spread(tmp_path, most, given):
+    frames = list(iter_frames(written(tmp_path / "a.mp4", fps=25.0), max_frames=most))
+    np.testing.assert_allclose([t for t, _ in frames], np.array(given) / 25.0, atol=1e-4)
+
+
 def test_the_file_plays_everywhere(tmp_path):
     path = written(tmp_path / "a.mp4")
     with av.open(str(path)) as container:
