@@ -83,8 +83,8 @@ class EvidenceDecoder(nn.Module):
         return torch.cat([out[name] for name in ATTRIBUTES], -1)
 
     @torch.no_grad()
-    def scale_changes_of_place(self, share: float) -> None:
-        """Make the last layers move pixels by this share of what they learned."""
-        for name in ("along_ray", "position"):
+    def scale_changes(self, *, place: float = 1.0, opacity: float = 1.0) -> None:
+        """Make the last layers change places and opacities by these shares of what they learned."""
+        for name, share in (("along_ray", place), ("position", place), ("opacity", opacity)):
             for parameter in self.heads[name].parameters():
                 parameter.mul_(share)

@@ -40,6 +40,8 @@ class TrainingConfig:
         place_share: What is kept of the learned changes of place when the run is done: those of
             people it knows are too large for others, and cost most where faces move
             (docs/experiments.md).
+        opacity_share: The same for opacities. What rims of drawn hair gain by them is little, and
+            real hair loses more.
         ema: Decay per step of the averaged weights; larger averages over more steps.
         checkpoint_minutes: Time between checkpoints.
         evaluation_people: Held-out people scored in the end; 0 scores none.
@@ -72,6 +74,7 @@ class TrainingConfig:
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     place_share: float = 0.15
+    opacity_share: float = 0.0
     ema: float = 0.998
     checkpoint_minutes: float = 5.0
     evaluation_people: int = 8
@@ -94,7 +97,7 @@ class TrainingConfig:
                 "expected people_per_step <= crowd_size <= steps_per_person, got "
                 f"{self.people_per_step}, {self.crowd_size} and {self.steps_per_person}"
             )
-        for name in ("geometry_share", "perceptual_from", "place_share", "ema"):
+        for name in ("geometry_share", "perceptual_from", "place_share", "opacity_share", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
         if self.people and self.people < self.crowd_size:

@@ -231,7 +231,9 @@ class _Run:
         self.network.to("cpu").eval()
         self.network.block_dtype = torch.float32
         if self.network.config.evidence_features:
-            self.network.evidence_decoder.scale_changes_of_place(self.config.place_share)
+            self.network.evidence_decoder.scale_changes(
+                place=self.config.place_share, opacity=self.config.opacity_share
+            )
         about: dict[str, Any] = {
             "training": self.config.to_json(),
             "steps": self.step,
