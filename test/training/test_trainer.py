@@ -95,7 +95,12 @@ def test_local_structure_joins_late(crowd, template, tmp_path, monkeypatch):
 def test_training_starts_from_other_weights(crowd, template, tmp_path):
     first = train(CONFIG, tmp_path / "first", template=template)
     config = dataclasses.replace(
-        CONFIG, steps=1, start_from=str(first), learning_rate=1e-9, place_share=1.0, opacity_share=1.0
+        CONFIG,
+        steps=1,
+        start_from=str(first),
+        learning_rate=1e-9,
+        place_share=1.0,
+        opacity_share=1.0,
     )
     second = train(config, tmp_path / "second", template=template)
     before, after = (load_network(one, template=template).state_dict() for one in (first, second))
@@ -138,7 +143,7 @@ def test_a_resumed_run_equals_a_straight_one(crowd, template, tmp_path):
     assert not one.is_untrained()
 
 
-def test_changes_of_place_and_opacity_are_kept_in_part_when_a_run_is_done(crowd, template, tmp_path):
+def test_places_and_opacities_keep_a_share_of_their_changes_when_a_run_is_done(crowd, template, tmp_path):
     """The checkpoint keeps them whole, so that a longer run goes on from there."""
     config = dataclasses.replace(CONFIG, place_share=0.5, opacity_share=0.25)
     shares = {"along_ray": 0.5, "position": 0.5, "opacity": 0.25}
