@@ -143,7 +143,7 @@ def test_a_resumed_run_equals_a_straight_one(crowd, template, tmp_path):
     assert not one.is_untrained()
 
 
-def test_places_and_opacities_keep_a_share_of_their_changes_when_a_run_is_done(crowd, template, tmp_path):
+def test_places_and_opacities_keep_shares_of_their_changes_in_the_end(crowd, template, tmp_path):
     """The checkpoint keeps them whole, so that a longer run goes on from there."""
     config = dataclasses.replace(CONFIG, place_share=0.5, opacity_share=0.25)
     shares = {"along_ray": 0.5, "position": 0.5, "opacity": 0.25}
