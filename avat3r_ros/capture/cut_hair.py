@@ -1,9 +1,10 @@
-"""Hair that one photo's matte cuts off comes back where the other photos show it.
+"""Hair that one photo's matte cuts off comes back where other photos show it, or its other side.
 
-Segmenters cut long hair off, in one photo and not in the next. Two things together say that a pixel
-outside a matte is hair, and either alone does not:
+Segmenters cut long hair off, in one photo and not in the next, on one side and not on the other.
+Two things together say that a pixel outside a matte is hair, and either alone does not:
 
-    the others   on its ray is a place beside the head that most other mattes have inside
+    the others   on its ray is a place beside the head that most other mattes have inside; of one
+                 or two photos, a place whose mirror image its own matte has inside
     its colour   is one of the head's in this photo, and far from all of the background's
 """
 
@@ -19,6 +20,7 @@ from avat3r_ros.capture.color_examples import (
     color_examples,
     smooth_lab,
 )
+from avat3r_ros.geometry import camera_direction
 from avat3r_ros.mattes import SEEN_MASK, parts_touching
 from avat3r_ros.parallel import in_threads
 from avat3r_ros.rig.framing import (
@@ -31,6 +33,9 @@ from avat3r_ros.rig.framing import (
 
 MIN_VIEWS = 3
 """Of two photos the other one alone would decide."""
+
+MAX_TURN_RAD = np.radians(25.0)
+"""In a photo turned farther, most places beside the head have their mirror images behind it."""
 
 PLACE_M = 0.007
 """Distance of the places around the head that are looked at."""
@@ -68,7 +73,7 @@ def with_cut_hair(
     camera_from_head: Float[np.ndarray, "v 4 4"],
     chin: Float[np.ndarray, "3"],
 ) -> Sequence[Float[np.ndarray, "h w"]]:
-    """Return the masks with the hair that the others show and the colours confirm.
+    """Return the masks with the hair that others or the other side show and the colours confirm.
 
     Args:
         pictures: Square crops of one head, RGB in [0, 1].
@@ -78,21 +83,21 @@ def with_cut_hair(
         camera_from_head: Their cameras.
         chin: Of the resting head, head frame.
     """
-    if len(masks) < MIN_VIEWS:
-        return masks
     places = _places(chin)
+    size = len(masks[0])
     at = [
-        _pixels(places, k, pose, len(masks[0]))
-        for k, pose in zip(intrinsics, camera_from_head, strict=True)
+        _pixels(places, k, pose, size) for k, pose in zip(intrinsics, camera_from_head, strict=True)
     ]
-    inside = np.stack(
-        [
-            ok & (mask[row, column] > SEEN_MASK)
-            for mask, (row, column, ok) in zip(masks, at, strict=True)
+    if len(masks) < MIN_VIEWS:
+        mirrored = places * [-1, 1, 1]
+        agreed = [
+            _inside(mask, _pixels(mirrored, k, pose, size))
+            & (abs(camera_direction(pose)[0]) < MAX_TURN_RAD)
+            for mask, k, pose in zip(masks, intrinsics, camera_from_head, strict=True)
         ]
-    )
-    others = inside.sum(0) - inside
-    agreed = others > (len(masks) - 1) / 2
+    else:
+        inside = np.stack([_inside(*one) for one in zip(masks, at, strict=True)])
+        agreed = inside.sum(0) - inside > (len(masks) - 1) / 2
 
     def completed(view: int) -> np.ndarray:
         k, mask = intrinsics[view], masks[view]
@@ -136,6 +141,12 @@ def _pixels(
     column, row = np.floor(rays[:, :2] / rays[:, 2:]).astype(int).T
     inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
     return row.clip(0, size - 1), column.clip(0, size - 1), inside
+
+
+def _inside(mask: np.ndarray, at: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    """Which points (`_pixels`) lie in a mask."""
+    row, column, ok = at
+    return ok & (mask[row, column] > SEEN_MASK)
 
 
 def _drawn(row: np.ndarray, column: np.ndarray, size: int, gap_px: float) -> np.ndarray:
