@@ -29,6 +29,7 @@ from avat3r_ros.capture.template_fit import (
 from avat3r_ros.capture.view_warnings import crown_warnings, photo_warnings, side_warnings
 from avat3r_ros.lift.choice import HEADS, Lift, PictureLift
 from avat3r_ros.model import Avat3r, build_avatar, load_network
+from avat3r_ros.model.tone import only_tone
 from avat3r_ros.parallel import meanwhile
 from avat3r_ros.priors.choice import TEMPLATE, PositionPrior
 from avat3r_ros.priors.features import FeatureExtractor
@@ -48,6 +49,8 @@ TWO_PHOTOS = (
     "made from two photos, without the trained weights: they take 3 and more; one more, the head "
     "turned to a side that is not seen yet, looks more like the person"
 )
+
+ONE_TONE = "the photos have no colours, and so the avatar has none; colour photos give it some"
 
 MAX_IMAGE_SIZE = 1024
 """Larger crops make a million Gaussians, which no renderer of ours draws at display rate."""
@@ -258,6 +261,8 @@ def build_avatar_from_images(
     about_views = [_lift_warning(lift.name)] if single else side_warnings(fit)
     if len(faces) == MIN_PHOTOS:
         about_views.append(TWO_PHOTOS)
+    if only_tone(views) is not None:
+        about_views.append(ONE_TONE)
     about_views += crown_warnings(fit, [image.shape[1::-1] for image in images], template)
     warnings = choice.warnings + about_views + photo_warnings(fit, faces, names)
     for warning in warnings:

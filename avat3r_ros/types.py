@@ -112,6 +112,8 @@ class HeadCrops:
             normals, where it is known; None if it must be read off the masks.
         residuals_m: How far the landmarks of each view lie off the fitted head on the whole; None
             if nobody measured it.
+        shown: Where masks tell the head's end, everywhere if None: not beyond the photos, and not
+            over the brows if a photo ends before the crown, as segmenters round off what is left.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -123,6 +125,7 @@ class HeadCrops:
     num_guessed: int = 0
     hair_thickness_m: Float[Tensor, "n"] | None = None
     residuals_m: Float[Tensor, "v"] | None = None
+    shown: Bool[Tensor, "v 1 h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ class ReferenceViews:
         hair_thickness_m: Of the hair over each vertex of the head template, along its coarse
             normals, on which bound pixels lie; None if they lie on the template itself.
         details: What crops twice as fine (H' = 2 H) show beyond `images`; None if nobody looked.
+        shown: Where masks tell the head's end, everywhere if None: not beyond the photos, and not
+            over the brows if a photo ends before the crown, as segmenters round off what is left.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -158,6 +163,7 @@ class ReferenceViews:
     num_guessed: int = 0
     hair_thickness_m: Float[Tensor, "n"] | None = None
     details: Float[Tensor, "v 3 fh fw"] | None = None
+    shown: Bool[Tensor, "v 1 h w"] | None = None
 
     def __getitem__(self, index: Any) -> "ReferenceViews":
         """Select along the leading dimension; what is the person's, and `num_guessed`, stays."""
@@ -173,6 +179,7 @@ class ReferenceViews:
                 self.binding.triangle_ids[index], self.binding.barycentrics[index]
             ),
             details=None if self.details is None else self.details[index],
+            shown=None if self.shown is None else self.shown[index],
         )
 
 

@@ -26,6 +26,7 @@ from avat3r_ros.rig.framing import (
     BOX_CENTER_HEAD_M,
     BOX_SIZE_M,
     NECK_BELOW_CHIN_M,
+    SKULL_CENTER_HEAD_M,
     height_over_chin_plane,
 )
 from avat3r_ros.types import Camera, HeadCrops
@@ -109,7 +110,7 @@ def crop_heads(
         )  # fmt: skip
 
     def cut(view: int) -> tuple[np.ndarray, ...]:
-        """Picture without background and shoulders, mask and hair."""
+        """Picture without background and shoulders, mask, hair, and where the mask tells."""
         mask = masks[view]
         picture = without_spill(pictures[view], mask)
         vertices = template.vertices(identity, codes[view]).numpy()
@@ -117,9 +118,13 @@ def crop_heads(
             vertices, template, intrinsics[view], fit.camera_from_head[view], picture, mask, chin
         )
         mask = mask * above
-        return (picture * mask[..., None]).transpose(2, 0, 1), mask[None], hair[None]
+        told = _where_masks_tell(
+            vertices, template, intrinsics[view], fit.camera_from_head[view], shown[view]
+        )
+        picture = (picture * mask[..., None]).transpose(2, 0, 1)
+        return picture, mask[None], hair[None], told[None]
 
-    crops, masks, hairs = zip(*in_threads(cut, range(len(images))), strict=True)
+    crops, masks, hairs, told = zip(*in_threads(cut, range(len(images))), strict=True)
     return HeadCrops(
         images=torch.from_numpy(np.stack(crops)).float().clamp(0, 1),
         masks=torch.from_numpy(np.stack(masks)).float(),
@@ -135,6 +140,7 @@ def crop_heads(
         residuals_m=torch.from_numpy(
             fit.residual_px * fit.camera_from_head[:, 2, 3] / fit.intrinsics[:, 0, 0]
         ).float(),
+        shown=torch.from_numpy(np.stack(told)),
     )
 
 
@@ -199,6 +205,37 @@ def _inside(
     row, column = (start + size / out * (np.arange(out) + 0.5) for start in (top, left))
     height, width = image.shape[:2]
     return ((row > 1) & (row < height - 1))[:, None] & (column > 1) & (column < width - 1)
+
+
+def _where_masks_tell(
+    vertices: np.ndarray,
+    template: HeadTemplate,
+    intrinsics: np.ndarray,
+    camera_from_head: np.ndarray,
+    shown: Bool[np.ndarray, "h w"],
+) -> Bool[np.ndarray, "h w"]:
+    """Where a crop's mask tells the head's end: in the photo, and over the brows if it has a crown.
+
+    Segmenters round off a head that goes on beyond its photo.
+    """
+
+    def pixel(point: np.ndarray) -> np.ndarray:
+        ray = intrinsics @ (camera_from_head[:3, :3] @ point + camera_from_head[:3, 3])
+        return ray[:2] / ray[2]
+
+    crown = vertices[vertices[:, 1].argmax()]
+    column, row = np.floor(pixel(crown)).astype(int).clip(0, len(shown) - 1)
+    if shown[row, column]:
+        return shown
+    brows = vertices[template.region_vertices("brows")]
+    level = np.array([0.0, brows[:, 1].max(), SKULL_CENTER_HEAD_M[2]])
+    along = pixel(level + [0.01, 0, 0]) - pixel(level)
+    up = pixel(level + [0, 0.01, 0]) - pixel(level)
+    above = np.array([along[1], -along[0]])
+    above *= np.sign(above @ up)
+    x, y = np.meshgrid(np.arange(len(shown)) + 0.5, np.arange(len(shown)) + 0.5)
+    over = (np.stack([x, y], -1) - pixel(level)) @ above > 0
+    return shown & ~over
 
 
 def _above_neck_cut(

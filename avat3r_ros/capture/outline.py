@@ -109,6 +109,9 @@ def find_outline(
     good = (normal * own_normal).sum(-1) > SAME_DIRECTION
     good &= np.abs(distance) < reach_px
     good &= points[:, 1] > chin[1] - NECK_BELOW_CHIN_M
+    if not _shows_crown(vertices, intrinsics, camera_from_head, matte.shape):
+        # Mattes round off a head that goes on beyond the photo, and skulls would follow.
+        good &= points[:, 1] < vertices[template.region_vertices("brows"), 1].max()
     chosen = np.flatnonzero(good)
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), POINTS_PER_VIEW)).astype(int)]
     at = np.stack([column, row], -1)[chosen] + 0.5
@@ -120,6 +123,15 @@ def find_outline(
         normal=normal[chosen],
         one_sided=template.region_mask("scalp").numpy()[triangles[chosen]],
     )
+
+
+def _shows_crown(
+    vertices: np.ndarray, intrinsics: np.ndarray, camera_from_head: np.ndarray, size: tuple
+) -> bool:
+    """Whether the top of a head is inside a photo of so many rows and columns."""
+    crown = vertices[vertices[:, 1].argmax()]
+    x, y, depth = intrinsics @ (camera_from_head[:3, :3] @ crown + camera_from_head[:3, 3])
+    return bool(0 < x < size[1] * depth and 0 < y < size[0] * depth)
 
 
 def _edge(mask: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from avat3r_ros.lift.long_hair import hanging_hair
-from avat3r_ros.lift.photo import PhotoOnHead
+from avat3r_ros.lift.photo import NO_FACING_HAIR, PhotoOnHead
 from avat3r_ros.mattes import SEEN_MASK
 from avat3r_ros.priors.hair import covered_vertices, hair_thickness, observe_hair
 from avat3r_ros.rig import HeadTemplate
@@ -21,6 +21,7 @@ from avat3r_ros.rig.looks import (
     OUTER_REGIONS,
     THICKNESS_UNIT_M,
     Components,
+    mirrored_vertices,
 )
 
 CHEEKS_END_Z_M = -0.085
@@ -38,11 +39,22 @@ OVER_BROWS_M, MIN_HAIR_PIXELS, LIKE_HAIR = 0.03, 50, 0.6
 """What hangs beside the face is hair if its log colour is this near to that of at least so many
 pixels beyond the outline of the skull; collars and shoulders are not."""
 
+UNLIKE_SKIN, MIN_UNLIKE = 0.6, 0.2
+"""Log colours beside a forehead that are this far from the face's are hair, and no skin; where
+fewer are, they are its shaded rim."""
+
+SURELY = 0.5
+"""How sure colour must be that a forehead is bare where nothing above it shows."""
+
 OUTLINE_WEIGHT, COLOR_WEIGHT = 0.3, 0.1
 """Independent observations that a vertex counts as: neighbours tell the same."""
 
 SMOOTHNESS, EVENNESS = 0.1, 2.0
 """Of the field that follows the photo, and of the border of hair."""
+
+COVERED_EAR, HIDDEN_EAR = 0.6, 0.5
+"""An ear of whose visible part more is behind hair is covered; one of which more looks away is
+hidden."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,12 @@ class Shell:
         present: Whether hair lies over each vertex.
         thickness_m: How far it reaches along the coarse normals; over bare skin, what the fitted
             skull lacks.
+        color: Median log colour of hair beside a face whose crown the photo cuts off, if any shows.
     """
 
     present: Bool[np.ndarray, "v"]
     thickness_m: Float[np.ndarray, "v"]
+    color: Float[np.ndarray, "3"] | None = None
 
 
 def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
@@ -95,13 +109,39 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     )
     even = follow(np.zeros((count, 1)), presence, np.ones(count), photo.laplacian, EVENNESS)
     present = hairy & (even[:, 0] > 0.5)
+    cut = photo.cuts_the_crown()
+    if cut:
+        # Else a bare forehead that ends with the photo would say how the hair looks.
+        present &= ~((by_color > SURELY) & (colored == 0))
     # Over bald skin the shell is what the fitted skull lacks.
     covered = covered_vertices([view], template, photo.normals, photo.laplacian)
     covered[template.region_vertices("ears", "neck")] = False
     metres = hair_thickness([view], template, photo.normals, looks, present | covered)
     view.mask = whole
     hanging = hanging_hair(photo)
-    return Shell(present | (hanging > 0), np.maximum(metres, hanging))
+    present |= hanging > 0
+    present |= _like_the_other_side(photo, present)
+    return Shell(present, np.maximum(metres, hanging), _hair_color(photo) if cut else None)
+
+
+def _like_the_other_side(
+    photo: PhotoOnHead, present: Bool[np.ndarray, "v"]
+) -> Bool[np.ndarray, "v"]:
+    """Vertices that a turned photo hides, and over whose mirror images it shows hair."""
+    template, view = photo.template, photo.view
+    facing = view.facing(view.vertices, photo.normals)
+    shown = facing > NO_FACING_HAIR
+    alike = (facing < 0) & (shown & present)[mirrored_vertices(template)]
+    # Of ears hair shows in front of them, as a shell does not cover them.
+    row, column, _, _ = view.pixels_of(view.vertices.astype(np.float64))
+    in_hair = shown & view.hair[row, column]
+    ears = template.region_vertices("ears")
+    left = view.vertices[ears, 0] > 0
+    for ear, other in ((ears[left], ears[~left]), (ears[~left], ears[left])):
+        covered = in_hair[ear].sum() > COVERED_EAR * shown[ear].sum()
+        if covered and (facing[other] < 0).mean() > HIDDEN_EAR:
+            alike[other] = True
+    return alike
 
 
 def _hairy(template: HeadTemplate) -> Bool[np.ndarray, "v"]:
@@ -134,10 +174,20 @@ def _not_hair(photo: PhotoOnHead) -> Bool[np.ndarray, "h w"]:
 
 
 def _hair_color(photo: PhotoOnHead) -> Float[np.ndarray, "3"] | None:
-    """Median log colour of what stands over the top of the bald head, if enough does."""
+    """Median log colour of what stands over the top of the bald head, if enough does.
+
+    Where the photo ends before the top, of what is unlike skin beside the forehead.
+    """
     view = photo.view
     over = ~view.on_mesh & photo.solid
-    over &= view.points[..., 1] > _top_of_brows(photo) + OVER_BROWS_M
+    if photo.cuts_the_crown():
+        over &= view.points[..., 1] > _top_of_brows(photo)
+        unlike = np.linalg.norm(photo.log_photo - photo.skin_color(), axis=-1) > UNLIKE_SKIN
+        if (over & unlike).sum() < MIN_UNLIKE * over.sum():
+            return None
+        over &= unlike
+    else:
+        over &= view.points[..., 1] > _top_of_brows(photo) + OVER_BROWS_M
     return np.median(photo.log_photo[over], axis=0) if over.sum() >= MIN_HAIR_PIXELS else None
 
 

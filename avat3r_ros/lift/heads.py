@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 
 from avat3r_ros import native
 from avat3r_ros.geometry import intrinsics_matrix, look_at_head
-from avat3r_ros.lift.hair import find_hair
+from avat3r_ros.lift.hair import UNLIKE_SKIN, find_hair
 from avat3r_ros.lift.photo import PhotoOnHead, mix
 from avat3r_ros.lift.strands import strands
 from avat3r_ros.rig import CHIN_LANDMARK, HeadTemplate
@@ -110,6 +110,9 @@ def lift(crops: HeadCrops, template: HeadTemplate, looks: HeadLooks | None = Non
         identity=crops.identity,
         num_guessed=len(cameras),
         hair_thickness_m=torch.from_numpy(head.shell.thickness_m).float(),
+        shown=None
+        if crops.shown is None
+        else torch.nn.functional.pad(crops.shown, (0,) * 7 + (len(cameras),), value=True),
     )
 
 
@@ -155,6 +158,8 @@ class _WholeHead:
         weights = np.repeat((trusted * ~present)[:, None], 3, 1)
         skin = _with_gain(self.looks.skin, 0).complete(colors, weights / SKIN_NOISE**2)
         observed = np.concatenate([np.zeros((len(colors), 2)), colors], 1)
+        if self.photo.cuts_the_crown():
+            trusted, observed = self._of_cut_hair(trusted, observed)
         weights = np.repeat((trusted * present)[:, None], HAIR_CHANNELS, 1)
         weights[:, :2] = 0
         hair = _with_gain(self.looks.hair, 2).complete(observed, weights / HAIR_NOISE**2)[:, 2:]
@@ -168,6 +173,18 @@ class _WholeHead:
         mixed = direct[:, None] * gap + mirrored[:, None] * gap[self.mirror]
         mixed /= np.maximum(total, 1e-9)[:, None]
         return follow(guide, guide + mixed, total, self.photo.laplacian, SMOOTHNESS, REST)
+
+    def _of_cut_hair(
+        self, trusted: np.ndarray, observed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is known of hair of which the photo shows a rim: without skin, with its colour."""
+        from_skin = np.linalg.norm(observed[:, 2:] - self.photo.skin_color(), axis=1)
+        trusted = np.where(from_skin < UNLIKE_SKIN, 0.0, trusted)
+        if self.shell.color is not None:
+            unknown = trusted == 0
+            observed = np.where(unknown[:, None], [0.0, 0.0, *self.shell.color], observed)
+            trusted = np.where(unknown, TEXTURE_WEIGHT, trusted)
+        return trusted, observed
 
     def _strand_contrast(self) -> float:
         """Spread of the photo's hair around its smooth colours, log; 0 where it shows none."""

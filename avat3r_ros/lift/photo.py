@@ -21,6 +21,9 @@ FULL_FACING, NO_FACING = 0.5, 0.2
 FULL_FACING_HAIR, NO_FACING_HAIR = 0.3, 0.1
 """The same for hair: strands that are stretched are still hair, where skin becomes stripes."""
 
+CROWN_CUT = 0.1
+"""A share of the scalp: the photo ends before it."""
+
 MIN_SHOWN = 0.3
 """Pixels' worth of surroundings that a vertex must have to be seen."""
 
@@ -67,6 +70,12 @@ class PhotoOnHead:
     def skin_color(self) -> Float[np.ndarray, "3"]:
         """Median log colour of the face."""
         return np.median(self.log_photo[self.solid & self.shows("skin")], axis=0)
+
+    def cuts_the_crown(self) -> bool:
+        """Whether the photo ends before the head does, so that it hardly shows its hair."""
+        view, scalp = self.view, self.template.region_vertices("scalp")
+        row, column, inside, _ = view.pixels_of(view.vertices[scalp].astype(np.float64))
+        return bool((inside & ~view.shown[row, column]).mean() > CROWN_CUT)
 
     def draw_hair(
         self, thickness_m: Float[np.ndarray, "v"], present: Bool[np.ndarray, "v"]

@@ -47,6 +47,7 @@ from avat3r_ros.model.photo_fit import fitted_to_photos
 from avat3r_ros.model.prefix import Prefix, make_motion
 from avat3r_ros.model.rig_motion import BaseGuess
 from avat3r_ros.model.seams import without_seams
+from avat3r_ros.model.tone import in_one_tone, only_tone
 from avat3r_ros.rig import HeadTemplate
 from avat3r_ros.types import Avatar, Gaussians, ReferenceViews
 
@@ -86,6 +87,9 @@ def build_avatar(
     views = without_seams(views, config, template)
     base, motion = guess_with_rig(views, config, template, neck=True)
     finer, rows = with_details(base, views, template)
+    tone = only_tone(views)
+    if tone is not None:
+        finer = in_one_tone(finer, tone)
     num_views = len(views.images)
     tensors: dict[str, Tensor] = {}
     if network is not None and digest:

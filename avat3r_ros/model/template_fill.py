@@ -377,7 +377,8 @@ def _outside_mattes(
     """How far each point is outside the matte that denies it most, pixels; and how flattened.
 
     Hair that a matte denies is tried flatter: the share of its thickness that it must give up.
-    A picture says nothing of points beside or behind it; a point in no picture is infinitely far.
+    A picture says nothing of points beside or behind it, or where its photo ends; a point in no
+    picture is infinitely far.
     """
     heads = template.vertices(views.identity.float().expand(len(views.codes), -1), views.codes)
     outside = [
@@ -388,6 +389,8 @@ def _outside_mattes(
         x, y, in_picture = pixels_under(views.cameras[row], vertices)
         if misses_face((outside[row][y, x] * in_picture * footprint_m).numpy()):
             outside[row] = torch.zeros_like(outside[row])
+    if views.shown is not None:
+        outside = [one * shown for one, shown in zip(outside, views.shown[:, 0], strict=True)]
 
     def distance(flattened: float, faces: Tensor, weights: Tensor) -> Float[Tensor, "n"]:
         farthest = torch.full((len(faces),), -1.0)

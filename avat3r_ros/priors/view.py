@@ -26,6 +26,7 @@ class ReferenceView:
     Attributes:
         mask: Soft matte.
         hair: Which pixels show hair, as far as is known.
+        shown: Which of them tell where the head ends: a photo may end before it.
         free_hair: Those off the mesh whose place `place_free_hair` found.
         vertices: Of the head in this view's expression, with hair once `draw` was given some.
         ids: Triangle of each pixel, -1 off the mesh.
@@ -44,6 +45,9 @@ class ReferenceView:
         self.mask = crops.masks[index, 0].double().numpy()
         self.hair = (
             np.zeros(self.mask.shape, bool) if crops.hair is None else crops.hair[index, 0].numpy()
+        )
+        self.shown = (
+            np.ones(self.mask.shape, bool) if crops.shown is None else crops.shown[index, 0].numpy()
         )
         self.free_hair = np.zeros(self.mask.shape, bool)
         self.height, self.width = self.mask.shape
@@ -87,9 +91,11 @@ class ReferenceView:
     def outside_m(self) -> np.ndarray:
         """How far outside the matte, as it was when first asked, each pixel is, metres.
 
-        Nothing is outside a matte that fails.
+        Nothing is outside a matte that fails, or where the photo ends.
         """
-        return np.zeros_like(self.mask) if self.matte_fails else self._outside_m()
+        if self.matte_fails:
+            return np.zeros_like(self.mask)
+        return self._outside_m() * self.shown
 
     def _outside_m(self) -> np.ndarray:
         background = (self.mask <= SEEN_MASK).astype(np.uint8)
@@ -113,8 +119,13 @@ class ReferenceView:
         return np.stack(np.gradient(self.matte_depth_px)[::-1], -1)
 
     def to_border(self, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Pixels from the border of the crop."""
-        return np.minimum.reduce([row, column, self.height - 1 - row, self.width - 1 - column])
+        """Pixels from where the crop or the photo in it ends."""
+        return self._border_px[row, column]
+
+    @cached_property
+    def _border_px(self) -> np.ndarray:
+        padded = np.pad(self.shown, 1).astype(np.uint8)
+        return cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1] - 1
 
     def pixel_size_m(self) -> float:
         """Side of a pixel at the distance of the skull."""

@@ -1,5 +1,7 @@
 """Crops keep pixels and cameras together, and leave nothing below the neck."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -201,6 +203,33 @@ def test_head_at_the_edge_of_the_photo_is_padded_with_background(template):
     )
     assert 0.2 * whole.masks.mean() < crops.masks.mean() < 0.95 * whole.masks.mean()
     assert empty.masks.sum() == 0
+
+
+def test_masks_tell_the_head_s_end_inside_the_photo_and_under_brows_of_a_cut_head(template):
+    """What is left of a head that goes on beyond the photo, segmenters round off."""
+    width = 400
+    fit = make_fit(template, width, width, yaw_deg=0.0)
+    image, matte = np.full((width, width, 3), 128, np.uint8), np.ones((width, width), np.float32)
+    brows = template.neutral[template.region_vertices("brows")].double().numpy()
+
+    def photo_row(points):
+        camera = points @ fit.camera_from_head[0, :3, :3].T + fit.camera_from_head[0, :3, 3]
+        return (camera / camera[:, 2:] @ fit.intrinsics[0].T)[:, 1].min()
+
+    def told(first_row):
+        k = fit.intrinsics.copy()
+        k[:, 1, 2] -= first_row
+        cut = [part[first_row:] for part in (image, matte)]
+        crops = crop_heads(cut[:1], cut[1:], replace(fit, intrinsics=k), template, SIZE)
+        rows = crops.shown[0, 0].any(1).nonzero()
+        return int(rows.min()), int(pixels_in_crop(crops, brows)[:, 1].min())
+
+    crown = template.neutral.double().numpy()
+    first, brow = told(max(int(photo_row(crown)) - 10, 0))
+    assert first < brow - 20
+    first, brow = told(int(photo_row(brows)) - 20)
+    # Level with the brows at the depth of the middle of the skull.
+    assert abs(first - brow) < 8
 
 
 def test_disagreeing_inputs_are_named(template):

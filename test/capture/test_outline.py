@@ -170,3 +170,23 @@ def test_mattes_must_fit_the_photos(template):
     observations = observations_of(template, torch.zeros(template.num_identity))
     with pytest.raises(ValueError, match=r"mattes of the photos' sizes \[\(480, 640\)"):
         fit_template(observations, template, mattes=[np.ones((480, 640))] * 3)
+
+
+def test_a_matte_that_rounds_off_a_cut_head_says_nothing_over_the_brows(template, mean_head):
+    """As segmenters do where the crown is beyond the photo; skulls became flat."""
+    vertices, pose, matte, chin = mean_head
+    brows = vertices[template.region_vertices("brows"), 1].max()
+    triangles = template.triangles.numpy()
+
+    def heights(first_row):
+        k = intrinsics_matrix(560.0, WIDTH / 2, HEIGHT / 2 - first_row)
+        found = find_outline(vertices, k, pose, matte[first_row:], template, chin)
+        corners = vertices[triangles[found.triangles]]
+        return (found.barycentrics[..., None] * corners).sum(1)[:, 1]
+
+    forehead = pose[:3, :3] @ [0, brows + 0.03, 0] + pose[:3, 3]
+    row = int((INTRINSICS @ forehead)[1] / forehead[2])
+    assert (heights(0) > brows + 0.04).sum() > 20
+    cut = heights(row)
+    assert cut.max() < brows + 0.001
+    assert len(cut) > 50
