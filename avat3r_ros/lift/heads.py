@@ -62,6 +62,10 @@ SEEN_WEIGHT, MIRROR_WEIGHT = 4.0, 0.4
 SMOOTHNESS, REST = 0.1, 0.003
 """What the photo shows at its outline, such as a rim of light, fades over some six vertices."""
 
+LIGHTEST = 0.8
+"""Guessed skin is no lighter than this quantile of the skin that the photo shows: a rim of light would
+spread over the hidden side."""
+
 MIN_STRAND_PIXELS, MAX_STRAND_CONTRAST = 200, 0.2
 """Hair that the photo shows on so many pixels lends its contrast to the strands of the rest."""
 
@@ -172,7 +176,15 @@ class _WholeHead:
         total = direct + mirrored
         mixed = direct[:, None] * gap + mirrored[:, None] * gap[self.mirror]
         mixed /= np.maximum(total, 1e-9)[:, None]
-        return follow(guide, guide + mixed, total, self.photo.laplacian, SMOOTHNESS, REST)
+        mixed = follow(guide, guide + mixed, total, self.photo.laplacian, SMOOTHNESS, REST)
+        return mixed - (self._too_light(mixed, colors) * (1 - self.seen))[:, None]
+
+    def _too_light(self, log_colors: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        """By how much skin is lighter than most of what the photo shows, log; 0 where it is not."""
+        bare = ~self.shell.present
+        seen = bare & (self.seen > 0.5)
+        lightest = np.quantile(observed[seen].mean(1), LIGHTEST) if seen.any() else np.inf
+        return (log_colors.mean(1) - lightest).clip(0) * bare
 
     def _of_cut_hair(
         self, trusted: np.ndarray, observed: np.ndarray
