@@ -63,8 +63,8 @@ SMOOTHNESS, REST = 0.1, 0.003
 """What the photo shows at its outline, such as a rim of light, fades over some six vertices."""
 
 LIGHTEST = 0.8
-"""Guessed skin is no lighter than this quantile of the skin that the photo shows: a rim of light would
-spread over the hidden side."""
+"""Guessed skin is no lighter than this quantile of the skin that the photo shows: a rim of light
+would spread over the hidden side."""
 
 MIN_STRAND_PIXELS, MAX_STRAND_CONTRAST = 200, 0.2
 """Hair that the photo shows on so many pixels lends its contrast to the strands of the rest."""
