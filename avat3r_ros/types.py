@@ -112,8 +112,9 @@ class HeadCrops:
             normals, where it is known; None if it must be read off the masks.
         residuals_m: How far the landmarks of each view lie off the fitted head on the whole; None
             if nobody measured it.
-        shown: Where masks tell the head's end, everywhere if None: not beyond the photos, and not
-            over the brows if a photo ends before the crown, as segmenters round off what is left.
+        shown: Which pixels lie inside the photos; all of them if None.
+        told: Where masks tell the head's end, everywhere if None: inside the photos, but not over
+            the brows if a photo ends before the crown, as segmenters round off what is left.
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -126,6 +127,7 @@ class HeadCrops:
     hair_thickness_m: Float[Tensor, "n"] | None = None
     residuals_m: Float[Tensor, "v"] | None = None
     shown: Bool[Tensor, "v 1 h w"] | None = None
+    told: Bool[Tensor, "v 1 h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,7 @@ class ReferenceViews:
         hair_thickness_m: Of the hair over each vertex of the head template, along its coarse
             normals, on which bound pixels lie; None if they lie on the template itself.
         details: What crops twice as fine (H' = 2 H) show beyond `images`; None if nobody looked.
-        shown: Where masks tell the head's end, everywhere if None: not beyond the photos, and not
-            over the brows if a photo ends before the crown, as segmenters round off what is left.
+        told: Where masks tell the head's end, everywhere if None (`HeadCrops`).
     """
 
     images: Float[Tensor, "v 3 h w"]
@@ -163,7 +164,7 @@ class ReferenceViews:
     num_guessed: int = 0
     hair_thickness_m: Float[Tensor, "n"] | None = None
     details: Float[Tensor, "v 3 fh fw"] | None = None
-    shown: Bool[Tensor, "v 1 h w"] | None = None
+    told: Bool[Tensor, "v 1 h w"] | None = None
 
     def __getitem__(self, index: Any) -> "ReferenceViews":
         """Select along the leading dimension; what is the person's, and `num_guessed`, stays."""
@@ -179,7 +180,7 @@ class ReferenceViews:
                 self.binding.triangle_ids[index], self.binding.barycentrics[index]
             ),
             details=None if self.details is None else self.details[index],
-            shown=None if self.shown is None else self.shown[index],
+            told=None if self.told is None else self.told[index],
         )
 
 

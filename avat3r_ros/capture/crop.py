@@ -140,7 +140,8 @@ def crop_heads(
         residuals_m=torch.from_numpy(
             fit.residual_px * fit.camera_from_head[:, 2, 3] / fit.intrinsics[:, 0, 0]
         ).float(),
-        shown=torch.from_numpy(np.stack(told)),
+        shown=torch.from_numpy(np.stack(shown)[:, None]),
+        told=torch.from_numpy(np.stack(told)),
     )
 
 

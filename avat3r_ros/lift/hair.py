@@ -52,6 +52,9 @@ OUTLINE_WEIGHT, COLOR_WEIGHT = 0.3, 0.1
 SMOOTHNESS, EVENNESS = 0.1, 2.0
 """Of the field that follows the photo, and of the border of hair."""
 
+BARE_EARS = 0.5
+"""Ears are bare if so much of what shows of them looks like skin."""
+
 COVERED_EAR, HIDDEN_EAR = 0.6, 0.5
 """An ear of whose visible part more is behind hair is covered; one of which more looks away is
 hidden."""
@@ -119,6 +122,9 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     metres = hair_thickness([view], template, photo.normals, looks, present | covered)
     view.mask = whole
     hanging = hanging_hair(photo)
+    if cut and (bare := _bare_ears(photo)).any():
+        present[bare] = False
+        metres[bare] = hanging[:] = 0
     present |= hanging > 0
     present |= _like_the_other_side(photo, present)
     return Shell(present, np.maximum(metres, hanging), _hair_color(photo) if cut else None)
@@ -142,6 +148,19 @@ def _like_the_other_side(
         if covered and (facing[other] < 0).mean() > HIDDEN_EAR:
             alike[other] = True
     return alike
+
+
+def _bare_ears(photo: PhotoOnHead) -> Bool[np.ndarray, "v"]:
+    """Vertices of both ears, if those that the photo shows look like skin; else none."""
+    view = photo.view
+    ears = photo.template.region_vertices("ears")
+    facing = view.facing(view.vertices[ears], photo.normals[ears])
+    row, column, inside, _ = view.pixels_of(view.vertices[ears].astype(np.float64))
+    shown = inside & photo.solid[row, column] & (facing > NO_FACING_HAIR)
+    from_skin = np.linalg.norm(photo.log_photo[row, column] - photo.skin_color(), axis=1)
+    bare = np.zeros(len(view.vertices), bool)
+    bare[ears] = (shown & (from_skin < UNLIKE_SKIN)).sum() > BARE_EARS * max(shown.sum(), 1)
+    return bare
 
 
 def _hairy(template: HeadTemplate) -> Bool[np.ndarray, "v"]:

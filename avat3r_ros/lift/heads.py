@@ -66,7 +66,7 @@ LIGHTEST = 0.8
 """Guessed skin is no lighter than this quantile of the skin that the photo shows: a rim of light
 would spread over the hidden side."""
 
-MIN_STRAND_PIXELS, MAX_STRAND_CONTRAST = 200, 0.2
+MIN_STRAND_PIXELS, MAX_STRAND_CONTRAST, USUAL_STRAND_CONTRAST = 200, 0.2, 0.15
 """Hair that the photo shows on so many pixels lends its contrast to the strands of the rest."""
 
 FULL_STRANDS_M, CROPPED_SHARE = 0.01, 0.25
@@ -114,10 +114,18 @@ def lift(crops: HeadCrops, template: HeadTemplate, looks: HeadLooks | None = Non
         identity=crops.identity,
         num_guessed=len(cameras),
         hair_thickness_m=torch.from_numpy(head.shell.thickness_m).float(),
-        shown=None
-        if crops.shown is None
-        else torch.nn.functional.pad(crops.shown, (0,) * 7 + (len(cameras),), value=True),
+        shown=_with_whole_views(crops.shown, len(cameras)),
+        told=_with_whole_views(crops.told, len(cameras)),
     )
+
+
+def _with_whole_views(
+    shown: Bool[torch.Tensor, "1 1 h w"] | None, views: int
+) -> Bool[torch.Tensor, "v 1 h w"] | None:
+    """What of the photo is shown, and all of so many more views."""
+    if shown is None:
+        return None
+    return torch.nn.functional.pad(shown, (0,) * 7 + (views,), value=True)
 
 
 def _cameras(size: int) -> list[Camera]:
@@ -199,14 +207,17 @@ class _WholeHead:
         return trusted, observed
 
     def _strand_contrast(self) -> float:
-        """Spread of the photo's hair around its smooth colours, log; 0 where it shows none."""
+        """Spread of the photo's hair around its smooth colours, log; 0 where it shows none.
+
+        Of hair that the photo cuts off nobody knows; without strands it would be a cap.
+        """
         view = self.photo.view
         on = view.on_mesh & self.photo.solid
         on[on] = self.shell.present[view.triangles[view.ids[on]]].all(-1)
         corners, shares = view.triangles[view.ids[on]], view.weights[on].astype(np.float64)
         sure = mix(self.seen[:, None], corners, shares)[:, 0] > 0.5
         if sure.sum() < MIN_STRAND_PIXELS:
-            return 0.0
+            return USUAL_STRAND_CONTRAST if self.photo.cuts_the_crown() else 0.0
         gap = self.photo.log_photo[on] - mix(self.log_colors, corners, shares)
         return float(min(gap.mean(-1)[sure].std(), MAX_STRAND_CONTRAST))
 

@@ -60,9 +60,9 @@ def within_outlines(
     size = views.images.shape[-1]
     count, rows = base.num_pixels, base.code_rows[: base.num_pixels]
     inside = [_distance_inside(mask[0]) for mask in views.masks]
-    if views.shown is not None:  # where a photo ends, heads may go on
-        for distance, shown in zip(inside, views.shown[:, 0], strict=True):
-            distance[~shown] = distance[~shown].clamp(min=0)
+    if views.told is not None:  # where it is not told, heads may go on
+        for distance, told in zip(inside, views.told[:, 0], strict=True):
+            distance[~told] = distance[~told].clamp(min=0)
     places = [motion.means(base.codes[view]) for view in range(len(inside))]
     hanging = _hanging_hair(base, views, template)
 

@@ -389,8 +389,8 @@ def _outside_mattes(
         x, y, in_picture = pixels_under(views.cameras[row], vertices)
         if misses_face((outside[row][y, x] * in_picture * footprint_m).numpy()):
             outside[row] = torch.zeros_like(outside[row])
-    if views.shown is not None:
-        outside = [one * shown for one, shown in zip(outside, views.shown[:, 0], strict=True)]
+    if views.told is not None:
+        outside = [one * told for one, told in zip(outside, views.told[:, 0], strict=True)]
 
     def distance(flattened: float, faces: Tensor, weights: Tensor) -> Float[Tensor, "n"]:
         farthest = torch.full((len(faces),), -1.0)

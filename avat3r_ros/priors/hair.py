@@ -163,7 +163,8 @@ def observe_hair(
         height = ((points - vertices[vertex]) * normals[vertex]).sum(1)
         np.maximum.at(thickness, vertex, height.clip(0, MAX_THICKNESS_M))
     # An outline vertex without hair beyond it has none, unless the crop ends there.
-    return thickness, (thickness > 0) | (outline & (view.to_border(row, column) > BORDER_PX))
+    ends = outline & view.told[row, column] & (view.to_border(row, column) > BORDER_PX)
+    return thickness, (thickness > 0) | ends
 
 
 def _outline_gap(
@@ -193,4 +194,6 @@ def _outline_gap(
     gap = (depth_px - within)[row, column] * view.pixel_size_m() - TIPS_M
     rises = ((normals @ view.camera_from_head[:3, :3].T)[:, :2] * across).sum(1)
     gap = (gap / rises.clip(0.5, 1)).clip(-MAX_GAP_M, MAX_GAP_M)
+    # A matte that was rounded off shows how much hair there is at least.
+    told &= (gap > 0) | view.told[row, column]
     return np.where(told, gap, 0.0), told

@@ -106,7 +106,7 @@ def position_maps(crops: HeadCrops, template: HeadTemplate) -> ReferenceViews:
         identity=crops.identity,
         num_guessed=crops.num_guessed,
         hair_thickness_m=torch.from_numpy(thickness).float(),
-        shown=crops.shown,
+        told=crops.told,
     )
 
 

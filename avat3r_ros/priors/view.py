@@ -26,7 +26,8 @@ class ReferenceView:
     Attributes:
         mask: Soft matte.
         hair: Which pixels show hair, as far as is known.
-        shown: Which of them tell where the head ends: a photo may end before it.
+        shown: Which lie inside the photo.
+        told: Where the matte tells the head's end.
         free_hair: Those off the mesh whose place `place_free_hair` found.
         vertices: Of the head in this view's expression, with hair once `draw` was given some.
         ids: Triangle of each pixel, -1 off the mesh.
@@ -46,8 +47,9 @@ class ReferenceView:
         self.hair = (
             np.zeros(self.mask.shape, bool) if crops.hair is None else crops.hair[index, 0].numpy()
         )
-        self.shown = (
-            np.ones(self.mask.shape, bool) if crops.shown is None else crops.shown[index, 0].numpy()
+        self.shown, self.told = (
+            np.ones(self.mask.shape, bool) if where is None else where[index, 0].numpy()
+            for where in (crops.shown, crops.told)
         )
         self.free_hair = np.zeros(self.mask.shape, bool)
         self.height, self.width = self.mask.shape
@@ -91,11 +93,11 @@ class ReferenceView:
     def outside_m(self) -> np.ndarray:
         """How far outside the matte, as it was when first asked, each pixel is, metres.
 
-        Nothing is outside a matte that fails, or where the photo ends.
+        Nothing is outside a matte that fails, or where it does not tell the head's end.
         """
         if self.matte_fails:
             return np.zeros_like(self.mask)
-        return self._outside_m() * self.shown
+        return self._outside_m() * self.told
 
     def _outside_m(self) -> np.ndarray:
         background = (self.mask <= SEEN_MASK).astype(np.uint8)

@@ -221,7 +221,7 @@ def test_masks_tell_the_head_s_end_inside_the_photo_and_under_brows_of_a_cut_hea
         k[:, 1, 2] -= first_row
         cut = [part[first_row:] for part in (image, matte)]
         crops = crop_heads(cut[:1], cut[1:], replace(fit, intrinsics=k), template, SIZE)
-        rows = crops.shown[0, 0].any(1).nonzero()
+        rows = crops.told[0, 0].any(1).nonzero()
         return int(rows.min()), int(pixels_in_crop(crops, brows)[:, 1].min())
 
     crown = template.neutral.double().numpy()

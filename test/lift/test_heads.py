@@ -17,7 +17,7 @@ from avat3r_ros.geometry import (
     transform_points,
 )
 from avat3r_ros.lift import heads
-from avat3r_ros.lift.hair import find_hair
+from avat3r_ros.lift.hair import _bare_ears, find_hair
 from avat3r_ros.lift.photo import PhotoOnHead
 from avat3r_ros.priors.template import position_maps
 from avat3r_ros.priors.view import ReferenceView
@@ -267,7 +267,7 @@ def cut_above(crops, row):
     """The same, as a photo that ends above a row."""
     shown = (torch.arange(SIZE) >= row)[None, None, :, None].expand_as(crops.masks)
     return dataclasses.replace(
-        crops, images=crops.images * shown, masks=crops.masks * shown, shown=shown
+        crops, images=crops.images * shown, masks=crops.masks * shown, shown=shown, told=shown
     )
 
 
@@ -290,6 +290,19 @@ def test_hair_that_the_photo_cuts_off_has_the_color_of_its_rim(template):
     skin = whole.images[0][:, brow_row - 4 : brow_row - 1, middle].mean((1, 2))
     # Measured 0.10, and 0.22 where the forehead was asked.
     assert (guess - hair).norm() < 0.15 * (skin - hair).norm()
+
+
+def test_bare_ears_are_seen(template):
+    """Of a head cut at the forehead nothing of the hair is known, and many have theirs covered."""
+    whole = photo(SyntheticHead(46, template, style="short"), 0)
+    assert not ear_is_hair(cut_above(whole, int(SIZE * 0.4)), template, 1)
+    bare = _bare_ears(PhotoOnHead(whole, template))
+    assert set(np.flatnonzero(bare)) == set(template.region_vertices("ears"))
+    dark = whole.images.clone()
+    dark[..., : SIZE // 3] *= 0.2
+    dark[..., -SIZE // 3 :] *= 0.2
+    covered = PhotoOnHead(dataclasses.replace(whole, images=dark), template)
+    assert not _bare_ears(covered).any()
 
 
 def test_hair_of_the_hidden_side_hangs_as_on_the_other(template):

@@ -25,7 +25,7 @@ def cut(drawn_person):
         position_maps=drawn_person.position_maps * kept,
         confidence=drawn_person.confidence * kept,
         binding=replace(drawn_person.binding, triangle_ids=ids),
-        shown=kept,
+        told=kept,
     )
 
 
@@ -48,4 +48,4 @@ def test_crowns_beyond_the_photos_are_drawn(cut, drawn_person):
 
 
 def test_background_above_a_head_is_no_head(cut, drawn_person):
-    assert share_drawn(replace(cut, shown=None), drawn_person) < 0.2
+    assert share_drawn(replace(cut, told=None), drawn_person) < 0.2

@@ -16,14 +16,16 @@ def crops(make_exact_crops):
     """One view whose photo ends above a row, through the forehead."""
     whole = make_exact_crops([0], size=SIZE)
     shown = (torch.arange(SIZE) >= CUT_ROW)[None, None, :, None].expand(1, 1, SIZE, SIZE)
-    return replace(whole, images=whole.images * shown, masks=whole.masks * shown, shown=shown)
+    return replace(
+        whole, images=whole.images * shown, masks=whole.masks * shown, shown=shown, told=shown
+    )
 
 
 def test_nothing_is_outside_where_the_photo_ends(crops, template):
     view = ReferenceView(crops, template, 0)
     assert (view.outside_m[:CUT_ROW] == 0).all()
     assert view.outside_m[CUT_ROW:].max() > 0.05
-    whole = ReferenceView(replace(crops, shown=None), template, 0)
+    whole = ReferenceView(replace(crops, told=None), template, 0)
     assert whole.outside_m[:CUT_ROW].max() > 0.05
     np.testing.assert_allclose(whole.outside_m[CUT_ROW:], view.outside_m[CUT_ROW:], atol=1e-6)
 
