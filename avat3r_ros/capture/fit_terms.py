@@ -31,6 +31,10 @@ FOCAL_GUESS = 1.0
 """Focal length of an unknown camera over its longer image side: between webcams (0.7) and portrait
 lenses (1.5)."""
 
+NEAREST_M, USUAL_M = 0.4, 0.6
+"""A face that would be nearer than the first with the guess was cut out of a larger picture: the
+lens was longer for this size, and the face about the second away."""
+
 FOCAL_LOG_SIGMA = 0.03
 """How far (factor e^sigma) an unknown focal length may stray from the guess, or from what
 `focal.py` found, while all is fitted together. Ours, far tighter than either is sure: hair that is

@@ -25,11 +25,13 @@ from avat3r_ros.capture.fit_terms import (
     MATCH_SIGMA_M,
     MIN_MATCHES,
     MOVED_SHARE,
+    NEAREST_M,
     OPENING_SIGMA_M,
     OPENING_SIGMA_PX,
     OUTLINE_SIGMA_M,
     ROBUST_SIGMAS,
     SHAPE_SIGMA_M,
+    USUAL_M,
     FitState,
     Projected,
     SurfacePoints,
@@ -117,9 +119,23 @@ class ReprojectionErrors:
             ]
         )
         self._start(identity)
+        if self._lengthen_too_near():
+            self._start(identity)
         focals = np.exp(self.log_focal_guess)[camera_of]
         self._pixels_per_metre = focals / self.start.translations[:, 2]
         self._set_sigmas(landmark_weights)
+
+    def _lengthen_too_near(self) -> bool:
+        """Guess longer lenses where faces would be too near; whether there are any such."""
+        near = np.array(
+            [
+                np.median(self.start.translations[np.equal(self.camera_of, camera), 2])
+                for camera in range(len(self.focal_known))
+            ]
+        )
+        too_near = ~self.focal_known & (near < NEAREST_M)
+        self.log_focal_guess[too_near] += np.log(USUAL_M / near[too_near])
+        return bool(too_near.any())
 
     def _start(self, identity: np.ndarray | None) -> None:
         """Pose of each photo for the known or mean head in the tracker's expression (PnP)."""

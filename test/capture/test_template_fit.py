@@ -146,6 +146,25 @@ def test_unknown_focal_length_is_found_within_its_prior(template):
     assert np.sqrt((landmark_errors_px(fit, truth, template) ** 2).mean()) < 0.9
 
 
+def cut_out(observation, margin=1.2, focal_px=None):
+    """The face alone, as from a set of faces: all that a picture tells of its lens is gone."""
+    points = observation.face.landmarks_px
+    middle, side = (points.max(0) + points.min(0)) / 2, margin * np.ptp(points[:, 1])
+    face = dataclasses.replace(observation.face, landmarks_px=points - middle + side / 2)
+    return FaceObservation(face, round(side), round(side), focal_px)
+
+
+def test_faces_cut_out_of_their_pictures_are_not_taken_for_close_ups(template):
+    truth = make_truth(template, known_focal=False, noise_px=0.3)
+    fit = fit_template([cut_out(one) for one in truth.observations], template)
+    # With a lens as long as the picture is wide they would be 0.2 m away; true are 0.6 m.
+    assert (np.abs(fit.camera_from_head[:, 2, 3] - DISTANCE_M) < 0.1).all()
+    known = fit_template([cut_out(one, focal_px=200.0) for one in truth.observations], template)
+    np.testing.assert_allclose(known.intrinsics[:, 0, 0], 200, rtol=1e-6)
+    whole = fit_template(truth.observations, template)
+    assert (np.abs(whole.intrinsics[:, 0, 0] / WIDTH - 1) < 0.15).all()
+
+
 def test_separate_focal_lengths_differ(template):
     truth = make_truth(template, 1, known_focal=False)
     fit = fit_template(truth.observations, template, shared_focal=False)
