@@ -16,6 +16,7 @@ from avat3r_ros import native
 from avat3r_ros.capture.cut_hair import with_cut_hair
 from avat3r_ros.capture.hair_color import hair_pixels
 from avat3r_ros.capture.neck_fit import with_neck
+from avat3r_ros.capture.outline import shows_crown
 from avat3r_ros.capture.rim import without_spill
 from avat3r_ros.capture.template_fit import TemplateFit
 from avat3r_ros.geometry import crop_and_resize_intrinsics, invert_pose
@@ -118,9 +119,10 @@ def crop_heads(
             vertices, template, intrinsics[view], fit.camera_from_head[view], picture, mask, chin
         )
         mask = mask * above
-        told = _where_masks_tell(
-            vertices, template, intrinsics[view], fit.camera_from_head[view], shown[view]
-        )
+        pose, told = fit.camera_from_head[view], shown[view]
+        if not shows_crown(vertices, fit.intrinsics[view], pose, images[view].shape[:2]):
+            # Segmenters round off a head that goes on beyond its photo.
+            told = told & ~_over_brows(vertices, template, intrinsics[view], pose, len(mask))
         picture = (picture * mask[..., None]).transpose(2, 0, 1)
         return picture, mask[None], hair[None], told[None]
 
@@ -208,35 +210,27 @@ def _inside(
     return ((row > 1) & (row < height - 1))[:, None] & (column > 1) & (column < width - 1)
 
 
-def _where_masks_tell(
+def _over_brows(
     vertices: np.ndarray,
     template: HeadTemplate,
     intrinsics: np.ndarray,
     camera_from_head: np.ndarray,
-    shown: Bool[np.ndarray, "h w"],
-) -> Bool[np.ndarray, "h w"]:
-    """Where a crop's mask tells the head's end: in the photo, and over the brows if it has a crown.
-
-    Segmenters round off a head that goes on beyond its photo.
-    """
+    size: int,
+) -> Bool[np.ndarray, "size size"]:
+    """Which pixels of a square crop look over the brows, as deep as the middle of the skull."""
 
     def pixel(point: np.ndarray) -> np.ndarray:
         ray = intrinsics @ (camera_from_head[:3, :3] @ point + camera_from_head[:3, 3])
         return ray[:2] / ray[2]
 
-    crown = vertices[vertices[:, 1].argmax()]
-    column, row = np.floor(pixel(crown)).astype(int).clip(0, len(shown) - 1)
-    if shown[row, column]:
-        return shown
     brows = vertices[template.region_vertices("brows")]
     level = np.array([0.0, brows[:, 1].max(), SKULL_CENTER_HEAD_M[2]])
     along = pixel(level + [0.01, 0, 0]) - pixel(level)
     up = pixel(level + [0, 0.01, 0]) - pixel(level)
     above = np.array([along[1], -along[0]])
     above *= np.sign(above @ up)
-    x, y = np.meshgrid(np.arange(len(shown)) + 0.5, np.arange(len(shown)) + 0.5)
-    over = (np.stack([x, y], -1) - pixel(level)) @ above > 0
-    return shown & ~over
+    x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+    return (np.stack([x, y], -1) - pixel(level)) @ above > 0
 
 
 def _above_neck_cut(

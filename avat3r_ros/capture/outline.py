@@ -109,7 +109,7 @@ def find_outline(
     good = (normal * own_normal).sum(-1) > SAME_DIRECTION
     good &= np.abs(distance) < reach_px
     good &= points[:, 1] > chin[1] - NECK_BELOW_CHIN_M
-    if not _shows_crown(vertices, intrinsics, camera_from_head, matte.shape):
+    if not shows_crown(vertices, intrinsics, camera_from_head, matte.shape):
         # Mattes round off a head that goes on beyond the photo, and skulls would follow.
         good &= points[:, 1] < vertices[template.region_vertices("brows"), 1].max()
     chosen = np.flatnonzero(good)
@@ -125,8 +125,11 @@ def find_outline(
     )
 
 
-def _shows_crown(
-    vertices: np.ndarray, intrinsics: np.ndarray, camera_from_head: np.ndarray, size: tuple
+def shows_crown(
+    vertices: Float[np.ndarray, "v 3"],
+    intrinsics: Float[np.ndarray, "3 3"],
+    camera_from_head: Float[np.ndarray, "4 4"],
+    size: tuple[int, int],
 ) -> bool:
     """Whether the top of a head is inside a photo of so many rows and columns."""
     crown = vertices[vertices[:, 1].argmax()]

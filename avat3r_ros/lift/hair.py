@@ -112,8 +112,7 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     )
     even = follow(np.zeros((count, 1)), presence, np.ones(count), photo.laplacian, EVENNESS)
     present = hairy & (even[:, 0] > 0.5)
-    cut = photo.cuts_the_crown()
-    if cut:
+    if photo.cuts_crown:
         # Else a bare forehead that ends with the photo would say how the hair looks.
         present &= ~((by_color > SURELY) & (colored == 0))
     # Over bald skin the shell is what the fitted skull lacks.
@@ -122,12 +121,13 @@ def find_hair(photo: PhotoOnHead, looks: Components) -> Shell:
     metres = hair_thickness([view], template, photo.normals, looks, present | covered)
     view.mask = whole
     hanging = hanging_hair(photo)
-    if cut and (bare := _bare_ears(photo)).any():
+    if photo.cuts_crown and (bare := _bare_ears(photo)).any():
         present[bare] = False
         metres[bare] = hanging[:] = 0
     present |= hanging > 0
     present |= _like_the_other_side(photo, present)
-    return Shell(present, np.maximum(metres, hanging), _hair_color(photo) if cut else None)
+    color = _hair_color(photo) if photo.cuts_crown else None
+    return Shell(present, np.maximum(metres, hanging), color)
 
 
 def _like_the_other_side(
@@ -199,7 +199,7 @@ def _hair_color(photo: PhotoOnHead) -> Float[np.ndarray, "3"] | None:
     """
     view = photo.view
     over = ~view.on_mesh & photo.solid
-    if photo.cuts_the_crown():
+    if photo.cuts_crown:
         over &= view.points[..., 1] > _top_of_brows(photo)
         unlike = np.linalg.norm(photo.log_photo - photo.skin_color(), axis=-1) > UNLIKE_SKIN
         if (over & unlike).sum() < MIN_UNLIKE * over.sum():

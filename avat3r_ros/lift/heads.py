@@ -170,7 +170,7 @@ class _WholeHead:
         weights = np.repeat((trusted * ~present)[:, None], 3, 1)
         skin = _with_gain(self.looks.skin, 0).complete(colors, weights / SKIN_NOISE**2)
         observed = np.concatenate([np.zeros((len(colors), 2)), colors], 1)
-        if self.photo.cuts_the_crown():
+        if self.photo.cuts_crown:
             trusted, observed = self._of_cut_hair(trusted, observed)
         weights = np.repeat((trusted * present)[:, None], HAIR_CHANNELS, 1)
         weights[:, :2] = 0
@@ -217,7 +217,7 @@ class _WholeHead:
         corners, shares = view.triangles[view.ids[on]], view.weights[on].astype(np.float64)
         sure = mix(self.seen[:, None], corners, shares)[:, 0] > 0.5
         if sure.sum() < MIN_STRAND_PIXELS:
-            return USUAL_STRAND_CONTRAST if self.photo.cuts_the_crown() else 0.0
+            return USUAL_STRAND_CONTRAST if self.photo.cuts_crown else 0.0
         gap = self.photo.log_photo[on] - mix(self.log_colors, corners, shares)
         return float(min(gap.mean(-1)[sure].std(), MAX_STRAND_CONTRAST))
 

@@ -40,6 +40,7 @@ class PhotoOnHead:
         laplacian: Of the template's mesh.
         log_photo: (h, w, 3) log sRGB, the background taken off.
         solid: (h, w) which pixels show the head alone.
+        cuts_crown: Whether the photo ends before the head does, so that it hardly shows its hair.
     """
 
     def __init__(self, crops: HeadCrops, template: HeadTemplate) -> None:
@@ -54,6 +55,7 @@ class PhotoOnHead:
         self.normals = self.surface_normals = template.coarse_normals(crops.identity).numpy()
         self.hair = np.zeros(len(self.normals), bool)
         self.view = ReferenceView(crops, template, 0)
+        self.cuts_crown = self._cuts_crown()
         alpha = self.view.mask
         rgb = crops.images[0].movedim(0, -1).double().numpy()
         self.log_photo = np.log((rgb / np.maximum(alpha, 0.05)[..., None]).clip(DARKEST, 1))
@@ -71,8 +73,7 @@ class PhotoOnHead:
         """Median log colour of the face."""
         return np.median(self.log_photo[self.solid & self.shows("skin")], axis=0)
 
-    def cuts_the_crown(self) -> bool:
-        """Whether the photo ends before the head does, so that it hardly shows its hair."""
+    def _cuts_crown(self) -> bool:
         view, scalp = self.view, self.template.region_vertices("scalp")
         row, column, inside, _ = view.pixels_of(view.vertices[scalp].astype(np.float64))
         return bool((inside & ~view.shown[row, column]).mean() > CROWN_CUT)

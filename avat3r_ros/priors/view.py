@@ -26,9 +26,9 @@ class ReferenceView:
     Attributes:
         mask: Soft matte.
         hair: Which pixels show hair, as far as is known.
-        shown: Which lie inside the photo.
-        told: Where the matte tells the head's end.
         free_hair: Those off the mesh whose place `place_free_hair` found.
+        shown: Which pixels lie inside the photo.
+        told: Where the matte tells the head's end.
         vertices: Of the head in this view's expression, with hair once `draw` was given some.
         ids: Triangle of each pixel, -1 off the mesh.
         weights: Its barycentrics.
